@@ -1,0 +1,3 @@
+-- 0001_roles: roles belong to the whole cluster and may serve its other databases, so they stay.
+-- role: superuser
+SELECT 1;

@@ -1,0 +1,3 @@
+-- 0005_coverage: the journals' marks rebuild it when they are loaded again.
+DROP VIEW coverage_intervals;
+DROP TABLE coverage, connections;
