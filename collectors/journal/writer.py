@@ -1,0 +1,345 @@
+"""Writing segments: frames are collected on the event loop, made durable group by group in a thread of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import functools
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final, TypeVar
+
+import structlog
+import zstandard
+from msgspec import Struct
+from msgspec.structs import replace
+
+from collectors.journal.format import (
+    Close,
+    Header,
+    Mark,
+    Reason,
+    Segment,
+    encode_commit,
+    encode_lines,
+    encode_mark,
+    raw_line,
+    segment_of,
+    segments,
+)
+
+_log = structlog.get_logger(__name__)
+_T = TypeVar("_T")
+_LEVEL: Final = 1  # 4.0-4.3x on real traffic with flushed blocks; higher levels cost more than receiving the frames
+
+
+class Limits(Struct, frozen=True):
+    """When a zstd frame ends, when a segment does, and how much may wait for the disk (bytes; ns)."""
+
+    frame_bytes: int = 4 << 20
+    frame_ns: int = 60 * 10**9
+    segment_bytes: int = 256 << 20
+    segment_ns: int = 3600 * 10**9
+    buffer_bytes: int = 64 << 20
+    early_bytes: int = 4 << 20  # a group of this size is committed before its time
+
+
+def next_epoch(journal: Path) -> int:
+    """An epoch (ns) later than any in this journal's streams, even where the clock was set back."""
+    taken = (segment_of(path).epoch for stream in journal.glob("*/") for path in segments(stream))
+    return max(time.time_ns(), max(taken, default=0) + 1)
+
+
+class _SegmentFile:
+    """One segment: its file, lock and compressor. Lives in the writer's thread; every method may raise OSError.
+
+    The file appears under its name only with its header durable and its lock held: a reader never sees a segment
+    that looks abandoned while it is being opened.
+    """
+
+    def __init__(self, folder: Path, header: Header, limits: Limits) -> None:
+        self.header = header
+        self.at = header.at
+        self.alive = 0  # of the last group added
+        self.path = folder / Segment(header.epoch, header.segment).name
+        self._limits = limits
+        self._compressor = zstandard.ZstdCompressor(level=_LEVEL)
+        self._stream: zstandard.ZstdCompressionObj | None = None
+        self._stream_at = 0
+        self._stream_offset = 0
+        self._offset = 0  # uncompressed
+        self._unwritten = b""
+        self.durable = 0  # bytes of the file that fsync returned for
+        self.is_finished = False
+        folder.mkdir(parents=True, exist_ok=True)
+        opening = folder / f".{self.path.name}.opening"
+        self._fd = os.open(opening, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.add([encode_mark(header)], at=header.at, alive=header.at, last=False)
+            self.flush()
+            opening.rename(self.path)
+            _fsync_folder(folder)
+        except BaseException:
+            os.close(self._fd)
+            opening.unlink(missing_ok=True)
+            raise
+
+    def add(self, raw_lines: list[str], *, at: int, alive: int, last: bool) -> None:
+        """Compress a group with its commit; ``last`` ends the zstd frame and so makes the segment whole."""
+        assert not self.is_finished, f"{self.path}: written to after its close mark"
+        self.is_finished = last
+        self.alive = alive
+        group = encode_lines(raw_lines)
+        commit = encode_commit(group, at=at, alive=alive, lines=len(raw_lines), offset=self._offset)
+        if self._stream is None:
+            self._stream, self._stream_at, self._stream_offset = self._compressor.compressobj(), at, self._offset
+        self._offset += len(group) + len(commit)
+        ends = (
+            last
+            or self._offset - self._stream_offset >= self._limits.frame_bytes
+            or at - self._stream_at >= self._limits.frame_ns
+        )
+        out = [self._unwritten, self._stream.compress(group), self._stream.compress(commit)]
+        out.append(
+            self._stream.flush(zstandard.COMPRESSOBJ_FLUSH_FINISH if ends else zstandard.COMPRESSOBJ_FLUSH_BLOCK)
+        )
+        self._unwritten = b"".join(out)
+        if ends:
+            self._stream = None
+
+    def flush(self) -> None:
+        """Make all groups durable. After an OSError call it again: it writes the same bytes at the same place.
+
+        That is right after a failed fsync too, which may have dropped the written pages.
+        """
+        view = memoryview(self._unwritten)
+        done = 0
+        while done < len(view):
+            done += os.pwrite(self._fd, view[done:], self.durable + done)
+        os.fsync(self._fd)
+        self.durable += done
+        self._unwritten = b""
+
+    def is_full(self, at: int) -> bool:
+        size = self.durable + len(self._unwritten)
+        return size >= self._limits.segment_bytes or at - self.at >= self._limits.segment_ns
+
+    def close(self) -> None:
+        """Close the file and give up its lock, whatever is in it."""
+        os.close(self._fd)
+
+
+def _fsync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+class _Group(Struct, frozen=True):
+    lines: list[str]
+    at: int
+    alive: int
+    last: bool
+
+
+class JournalWriter:
+    """The journal of one epoch. Used from one event loop; the disk is touched in a thread of its own.
+
+    ``append`` and ``mark`` never wait and never drop. Who appends must stop receiving while ``is_full`` (see
+    ``wait_for_room``), which is what bounds memory. Nothing counts as recorded before ``durable_alive`` says so.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        stream: str,
+        exchange: str,
+        url: str,
+        ingestor: str,
+        software: dict[str, str],
+        epoch: int | None = None,
+        commit_interval: float = 0.15,
+        limits: Limits | None = None,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self.folder = folder
+        self.limits = limits or Limits()
+        self.commit_interval = commit_interval
+        self.epoch = next_epoch(folder.parent) if epoch is None else epoch
+        self.alive = 0
+        """Receive time (ns) of the last frame or heartbeat."""
+        self.durable_alive = 0
+        """The ``alive`` of the last commit that returned."""
+        self.last_commit = 0
+        """When the last commit returned, ns."""
+        self.failing_since: float | None = None
+        """Monotonic seconds since when the disk takes nothing; None while it does."""
+        self.frames = 0
+        self.bytes = 0
+        self._header = Header(clock(), stream, exchange, url, ingestor, self.epoch, 0, software)
+        self._clock = clock
+        self._lines: list[str] = []
+        self._waiting = 0  # characters in lines
+        self._given = 0  # characters ever given to the thread
+        self._done = 0  # those of them that are durable
+        self._urgent = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._is_closing = False
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
+        # What follows belongs to the thread.
+        self._file: _SegmentFile | None = None
+        self._groups: list[_Group] = []  # not given to a segment yet
+
+    @property
+    def fill(self) -> float:
+        """How full the buffer is, 0 to 1 (and above while somebody appends nonetheless)."""
+        return (self._waiting + self._given - self._done) / self.limits.buffer_bytes
+
+    @property
+    def is_full(self) -> bool:
+        return self._waiting + self._given - self._done >= self.limits.buffer_bytes
+
+    def append(self, recv_ns: int, payload: str | bytes) -> None:
+        """Add a frame as received: text, or the bytes of it."""
+        line = raw_line(recv_ns, payload)
+        self._lines.append(line)
+        self.alive = recv_ns
+        self._waiting += len(line)
+        if self._waiting >= self.limits.early_bytes:
+            self._urgent.set()
+            if self.is_full:
+                self._room.clear()
+        self.frames += 1
+
+    def heartbeat(self, recv_ns: int) -> None:
+        """The connection gave a sign of life that is no frame."""
+        self.alive = recv_ns
+
+    def mark(self, mark: Mark) -> None:
+        """Add a mark of our own."""
+        line = encode_mark(mark)
+        self._lines.append(line)
+        self._waiting += len(line)
+
+    async def wait_for_room(self) -> None:
+        """Return once the buffer is below its limit."""
+        await self._room.wait()
+
+    async def open(self) -> None:
+        """Make the first segment with its header. Raises OSError."""
+        await asyncio.shield(self._submit(self._current))
+
+    async def run(self) -> None:
+        """Commit at every interval until cancelled. A disk that takes nothing is retried, ever more slowly."""
+        delay = self.commit_interval
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await self._urgent.wait()
+            self._urgent.clear()
+            try:
+                await self.commit()
+                delay = self.commit_interval
+            except OSError as error:
+                delay = min(max(delay, 0.25) * 2, 15.0)
+                _log.error(
+                    "commit failed, nothing is lost yet",
+                    error=str(error),
+                    folder=str(self.folder),
+                    buffer_fill=round(self.fill, 3),
+                    retry_in_seconds=delay,
+                )
+                await asyncio.sleep(delay)
+
+    async def commit(self) -> None:
+        """Make durable all that was appended so far. Raises OSError; then it is kept, and the next commit writes it."""
+        if self._lines or self._given != self._done or self.alive != self.durable_alive:
+            await self._commit(last=False)
+
+    async def close(self, reason: Reason) -> None:
+        """Write the close mark, make everything durable, give up the lock; cancel ``run`` before.
+
+        Raises OSError where the disk takes nothing: then close again, or ``abandon``.
+        """
+        if not self._is_closing:
+            self._is_closing = True
+            self.mark(Close(self._clock(), reason))
+            await self._commit(last=True)
+        else:
+            await self._commit(last=False)
+        await self.abandon()
+
+    async def abandon(self) -> None:
+        """Give up the segment as it is. What was not durable is lost, and the missing close mark tells that."""
+        await asyncio.shield(self._submit(self._release))
+        self._thread.shutdown(wait=False)
+
+    def _submit(self, work: Callable[[], _T]) -> asyncio.Future[_T]:
+        return asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    async def _commit(self, *, last: bool) -> None:
+        lines, self._lines = self._lines, []
+        self._given += self._waiting
+        self._waiting = 0
+        group = _Group(lines, self._clock(), self.alive or self._header.at, last)
+        future = self._submit(functools.partial(self._write, group))
+        # Whoever awaits this may be cancelled meanwhile; the thread goes on, and the account must follow it.
+        future.add_done_callback(functools.partial(self._settle, self._given, self.alive))
+        await asyncio.shield(future)
+
+    def _settle(self, given: int, alive: int, future: asyncio.Future[int]) -> None:
+        if future.cancelled() or future.exception() is not None:
+            self.failing_since = self.failing_since or time.monotonic()
+            return
+        self.failing_since = None
+        self.bytes += future.result()
+        self._done = given
+        self.durable_alive = alive
+        self.last_commit = self._clock()
+        if not self.is_full:
+            self._room.set()
+
+    # -- in the thread --
+
+    def _current(self) -> _SegmentFile:
+        """The segment to write to; the next one behind a segment that was rotated away."""
+        if self._file is None:
+            self._file = _SegmentFile(self.folder, self._header, self.limits)
+        elif self._file.is_finished and not self._is_closing:
+            self._file.flush()
+            number = self._file.header.segment + 1
+            # Opened before the old one's lock goes: a reader that finds the old one rotated finds its successor too.
+            following = _SegmentFile(self.folder, replace(self._header, at=self._clock(), segment=number), self.limits)
+            self._file.close()
+            self._file = following
+        return self._file
+
+    def _write(self, group: _Group) -> int:
+        """Make this group and those before it durable; bytes written."""
+        self._groups.append(group)
+        file = self._current()
+        before = file.durable
+        while self._groups:
+            waiting = self._groups.pop(0)
+            if waiting.lines or waiting.alive != file.alive:
+                file.add(waiting.lines, at=waiting.at, alive=waiting.alive, last=waiting.last)
+        file.flush()
+        if not file.is_finished and file.is_full(group.at):
+            rotate = encode_mark(Close(self._clock(), "rotate"))
+            file.add([rotate], at=self._clock(), alive=group.alive, last=True)
+            file.flush()
+        return file.durable - before
+
+    def _release(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
