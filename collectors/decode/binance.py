@@ -1,0 +1,246 @@
+"""Binance spot.
+
+Wire: https://developers.binance.com/docs/binance-spot-api-docs (WebSocket streams trade, bookTicker and depth, raw or
+combined; REST depth), read 2026-11. Times are ms, or µs where the connection asked for ``timeUnit=MICROSECOND``.
+
+===========  =====================  ============================================  ======================
+channel      stream                 identity                                      time
+===========  =====================  ============================================  ======================
+trades       <symbol>@trade         t, consecutive within a symbol                T, of the trade
+quotes       <symbol>@bookTicker    u                                             none on the wire
+book_events  <symbol>@depth[@100ms] U to u, where U is the u before it plus one   E; none in a snapshot
+===========  =====================  ============================================  ======================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Final
+
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType, ValidationError
+from msgspec import DecodeError as JsonError
+from msgspec.json import Decoder as Json
+
+from collectors.decode.contract import BookIds, DecodeError, Identity
+from collectors.events import BookEvent, Channel, Event, Level, Quote, Trade
+
+_Id = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+"""As PostgreSQL's bigint holds it; what is larger is a changed wire format."""
+_MICROSECONDS_FROM: Final = 10**14
+"""Read as ms it is the year 5138, read as µs 1973: no time of one unit is mistaken for the other."""
+_SNAPSHOT_LIMIT: Final = 5000
+
+
+class _Trade(Struct, tag_field="e", tag="trade", gc=False):
+    s: str
+    t: _Id
+    T: int
+    p: str
+    q: str
+    m: bool  # the buyer was the maker, so the taker sold
+    b: int | None = None  # order ids: on the wire until 2023
+    a: int | None = None
+
+
+class _Quote(Struct, gc=False):
+    s: str
+    u: _Id
+    b: str
+    B: str
+    a: str
+    A: str
+
+
+class _Depth(Struct, tag_field="e", tag="depthUpdate", gc=False):
+    s: str
+    E: int
+    U: _Id
+    u: _Id
+    b: list[Level]
+    a: list[Level]
+
+
+class _DepthIds(Struct, tag_field="e", tag="depthUpdate", gc=False):
+    s: str
+    U: _Id
+    u: _Id
+
+
+class _Snapshot(Struct, gc=False):
+    lastUpdateId: _Id  # noqa: N815 - the wire's own name
+    bids: list[Level]
+    asks: list[Level]
+
+
+class _TradeFrame(Struct, gc=False):
+    data: _Trade
+
+
+class _QuoteFrame(Struct, gc=False):
+    data: _Quote
+
+
+class _DepthFrame(Struct, gc=False):
+    data: _Depth
+
+
+class _DepthIdsFrame(Struct, gc=False):
+    data: _DepthIds
+
+
+class _Probe(Struct, gc=False):
+    """What tells one kind of frame from another."""
+
+    data: Raw | UnsetType = UNSET
+    stream: str | UnsetType = UNSET
+    e: str | UnsetType = UNSET
+    B: Any = UNSET
+    id: Any = UNSET
+    result: Any = UNSET
+    error: Any = UNSET
+    code: int | UnsetType = UNSET
+
+
+_trade = Json(_Trade).decode
+_quote = Json(_Quote).decode
+_depth = Json(_Depth).decode
+_depth_ids = Json(_DepthIds).decode
+_trade_frame = Json(_TradeFrame).decode
+_quote_frame = Json(_QuoteFrame).decode
+_depth_frame = Json(_DepthFrame).decode
+_depth_ids_frame = Json(_DepthIdsFrame).decode
+_snapshot = Json(_Snapshot).decode
+_probe = Json(_Probe).decode
+
+
+def _ns(time: int) -> int:
+    return time * (1_000 if time >= _MICROSECONDS_FROM else 1_000_000)
+
+
+def _from_trade(m: _Trade) -> tuple[Trade]:
+    """``{"e":"trade","E":1,"s":"BTCUSDT","t":7,"p":"1.10","q":"2.0","T":1,"m":true,"M":true}``"""
+    if m.b is m.a is None:
+        return (Trade(m.s, _ns(m.T), str(m.t), not m.m, m.p, m.q),)
+    buyer, seller = (None if order is None else str(order) for order in (m.b, m.a))
+    return (Trade(m.s, _ns(m.T), str(m.t), not m.m, m.p, m.q, buyer, seller),)
+
+
+def _from_quote(m: _Quote) -> tuple[Quote]:
+    """``{"u":7,"s":"BTCUSDT","b":"1.1","B":"2.0","a":"1.2","A":"3.0"}``"""
+    return (Quote(m.s, None, m.u, m.b, m.B, m.a, m.A),)
+
+
+def _from_depth(m: _Depth) -> tuple[BookEvent]:
+    """``{"e":"depthUpdate","E":1,"s":"BTCUSDT","U":7,"u":9,"b":[["1.1","2.0"]],"a":[["1.2","0"]]}``"""
+    return (BookEvent(m.s, _ns(m.E), "update", m.U, m.u, None, m.b, m.a),)
+
+
+_STREAMS: Final[dict[bytes, tuple[Channel, Callable[[bytes], tuple[Event]]]]] = {
+    b"@trade": ("trades", lambda payload: _from_trade(_trade_frame(payload).data)),
+    b"@bookTicker": ("quotes", lambda payload: _from_quote(_quote_frame(payload).data)),
+    b"@depth@100ms": ("book_events", lambda payload: _from_depth(_depth_frame(payload).data)),
+    b"@depth": ("book_events", lambda payload: _from_depth(_depth_frame(payload).data)),
+}
+
+
+def _stream_of(payload: bytes) -> bytes | None:
+    """The stream's suffix where the frame is laid out as the exchange writes it, else None."""
+    if not payload.startswith(b'{"stream":"'):
+        return None
+    at = payload.find(b"@", 11, 64)
+    return payload[at : payload.find(b'"', at)] if at > 0 else None
+
+
+def _decode_slowly(payload: bytes) -> Iterable[Event]:
+    """Frames without the combined stream's wrapping, or laid out in another order."""
+    probe = _probe(payload)
+    if isinstance(probe.data, Raw):
+        return _decode_slowly(bytes(probe.data))
+    match probe.e:
+        case "trade":
+            return _from_trade(_trade(payload))
+        case "depthUpdate":
+            return _from_depth(_depth(payload))
+        case "serverShutdown":
+            return ()
+        case str():
+            raise DecodeError(f"unknown event type {probe.e!r}; expected trade, depthUpdate or a bookTicker")
+    if probe.B is not UNSET:
+        return _from_quote(_quote(payload))
+    if probe.result is not UNSET or probe.error is not UNSET or probe.code is not UNSET:
+        return ()  # the reply to a request of ours
+    raise DecodeError(f"neither event nor reply: {payload[:80]!r}")
+
+
+def _channel_slowly(payload: bytes) -> Channel | None:
+    probe = _probe(payload)
+    if isinstance(probe.data, Raw):
+        return _channel_slowly(bytes(probe.data))
+    if probe.e == "trade":
+        return "trades"
+    if probe.e == "depthUpdate":
+        return "book_events"
+    return "quotes" if probe.e is UNSET and probe.B is not UNSET else None
+
+
+@dataclass(frozen=True)
+class Binance:
+    """The decoder of Binance spot."""
+
+    exchange: str = "binance"
+    version: str = "binance-1"
+    rest: str = "https://api.binance.com"
+    identity: Mapping[Channel, Identity] = field(
+        default_factory=lambda: {"trades": Identity.ID, "quotes": Identity.ID, "book_events": Identity.CHAIN}
+    )
+
+    def decode(self, payload: bytes) -> Iterable[Event]:
+        """The events of a frame: one of data, none of a reply to a request of ours. Raises DecodeError."""
+        known = _STREAMS.get(_stream_of(payload) or b"")
+        try:
+            return known[1](payload) if known else _decode_slowly(payload)
+        except (JsonError, ValidationError, UnicodeDecodeError, RecursionError) as error:
+            raise DecodeError(f"{error}: {payload[:80]!r}") from error
+
+    def decode_snapshot(self, native_id: str, reply: bytes) -> BookEvent:
+        """The book of ``GET /api/v3/depth``; its first and last id are both lastUpdateId. Raises DecodeError."""
+        try:
+            m = _snapshot(reply)
+        except (JsonError, ValidationError, UnicodeDecodeError, RecursionError) as error:
+            raise DecodeError(f"{error}: {reply[:80]!r}") from error
+        return BookEvent(native_id, None, "snapshot", m.lastUpdateId, m.lastUpdateId, None, m.bids, m.asks)
+
+    def channel_of(self, payload: bytes) -> Channel | None:
+        """The channel of a frame of data, None for any other."""
+        known = _STREAMS.get(_stream_of(payload) or b"")
+        if known:
+            return known[0]
+        try:
+            return _channel_slowly(payload)
+        except (JsonError, ValidationError, UnicodeDecodeError, RecursionError):
+            return None
+
+    def book_ids(self, payload: bytes) -> BookIds | None:
+        """``U`` and ``u`` of a depth update (spot has no previous id), None for any other or unreadable frame."""
+        known = _STREAMS.get(_stream_of(payload) or b"")
+        if known and known[0] != "book_events":
+            return None
+        try:
+            if known:
+                m = _depth_ids_frame(payload).data
+            elif _channel_slowly(payload) == "book_events":
+                data = _probe(payload).data
+                m = _depth_ids(data if isinstance(data, Raw) else payload)
+            else:
+                return None
+        except (JsonError, ValidationError, UnicodeDecodeError, RecursionError):
+            return None
+        return BookIds(m.s, m.U, m.u, None)
+
+    def snapshot_url(self, native_id: str, rest: str | None = None) -> str:
+        """The deepest book the exchange gives: 5,000 levels a side, weight 250 of the 6,000 a minute and address."""
+        return f"{rest or self.rest}/api/v3/depth?symbol={native_id}&limit={_SNAPSHOT_LIMIT}"
+
+
+BINANCE: Final = Binance()
