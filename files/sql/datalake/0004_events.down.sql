@@ -1,2 +1,5 @@
 -- 0004_events: drops the merged history; back it up first.
-DROP TABLE book_events, quotes, trades;
+-- One by one: TimescaleDB drops a hypertable only alone.
+DROP TABLE book_events;
+DROP TABLE quotes;
+DROP TABLE trades;

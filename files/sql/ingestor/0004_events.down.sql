@@ -1,2 +1,5 @@
 -- 0004_events: drops every row received; the journals still hold their frames.
-DROP TABLE book_events, quotes, trades;
+-- One by one: TimescaleDB drops a hypertable only alone.
+DROP TABLE book_events;
+DROP TABLE quotes;
+DROP TABLE trades;
