@@ -74,7 +74,8 @@ class _SegmentFile:
         self._offset = 0  # uncompressed
         self._unwritten = b""
         self.durable = 0  # bytes of the file that fsync returned for
-        self.is_finished = False
+        self.is_finished = False  # its close mark was added
+        self.is_rotated = False  # and the epoch goes on
         folder.mkdir(parents=True, exist_ok=True)
         opening = folder / f".{self.path.name}.opening"
         self._fd = os.open(opening, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
@@ -314,7 +315,7 @@ class JournalWriter:
         """The segment to write to; the next one behind a segment that was rotated away."""
         if self._file is None:
             self._file = _SegmentFile(self.folder, self._header, self.limits)
-        elif self._file.is_finished and not self._is_closing:
+        elif self._file.is_rotated:
             self._file.flush()
             number = self._file.header.segment + 1
             # Opened before the old one's lock goes: a reader that finds the old one rotated finds its successor too.
@@ -335,6 +336,7 @@ class JournalWriter:
         file.flush()
         if not file.is_finished and file.is_full(group.at):
             rotate = encode_mark(Close(self._clock(), "rotate"))
+            file.is_rotated = True
             file.add([rotate], at=self._clock(), alive=group.alive, last=True)
             file.flush()
         return file.durable - before
