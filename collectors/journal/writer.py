@@ -83,7 +83,8 @@ class _SegmentFile:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.add([encode_mark(header)], at=header.at, alive=header.at, last=False)
             self.flush()
-            opening.rename(self.path)
+            os.link(opening, self.path)  # unlike a rename it refuses to replace a segment that is there
+            opening.unlink()
             _fsync_folder(folder)
         except BaseException:
             os.close(self._fd)
