@@ -235,8 +235,8 @@ def _refuse_contradictions(files: Mapping[int, Migration], ledger: Sequence[Row]
         if row.state == "running":
             raise MigrationError(
                 f"{row.name} began {row.since} outside a transaction and never finished: it may be half done. Look at "
-                "what it left, finish or undo it by hand, then say so in the ledger public.schema_migrations: finished, "
-                f"set state to 'applied' where version = {row.version}; undone, delete that row."
+                "what it left, finish or undo it by hand, then say so in the ledger public.schema_migrations: "
+                f"finished, set state to 'applied' where version = {row.version}; undone, delete that row."
             )
         if file is None or file.name != row.name:
             instead = f"its number belongs to {file.name}" if file else "no such file is there"
