@@ -61,7 +61,7 @@ ON CONFLICT (version) DO UPDATE SET
     duration = excluded.duration, applied_at = excluded.applied_at, applied_by = excluded.applied_by
 """
 _HOLDERS = """
-SELECT string_agg(format('pid %s of %s since %s', activity.pid, activity.usename, activity.query_start), ', ')
+SELECT string_agg(format('pid %%s of %%s since %%s', activity.pid, activity.usename, activity.query_start), ', ')
 FROM pg_locks INNER JOIN pg_stat_activity AS activity USING (pid)
 WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 AND (classid::bigint << 32) + objid::bigint = %s AND granted

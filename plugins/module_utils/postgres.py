@@ -70,7 +70,11 @@ def connect(options: Mapping[str, Any], database: str, *, read_only: bool) -> Co
             "expected psycopg >= 3.1; install the package python3-psycopg."
         )
     parameters = connection_parameters(options, database)
-    settings = f"-c search_path=public -c default_transaction_read_only={'on' if read_only else 'off'}"
+    # Without the interval a server goes on with the statement of a client that was killed, holding its locks all along.
+    settings = (
+        "-c search_path=public -c client_connection_check_interval=1s "
+        f"-c default_transaction_read_only={'on' if read_only else 'off'}"
+    )
     try:
         return psycopg.connect(**parameters, options=settings, autocommit=True)
     except psycopg.OperationalError as error:
