@@ -6,10 +6,9 @@ in it at once, and carries it into the tables ``instruments`` and, in the datala
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -20,6 +19,7 @@ import yaml
 from msgspec import Meta, Struct
 
 from collectors.config import ConfigError, read_yaml_nodes
+from collectors.decode import DECODERS
 from collectors.events import CHANNELS, Channel
 
 Kind = Literal["spot", "swap", "future", "option"]
@@ -67,9 +67,7 @@ class UniverseError(ConfigError):
 
 def load_universe(path: Path) -> Universe:
     """Read and check a universe file; raises UniverseError with all its mistakes, not only the first."""
-    from collectors.decode import exchanges  # noqa: PLC0415
-
-    return read_universe(path, exchanges())
+    return read_universe(path, DECODERS)
 
 
 def read_universe(path: Path, known_exchanges: Collection[str]) -> Universe:
@@ -237,34 +235,3 @@ def _clashes(instruments: list[tuple[str, Instrument]]) -> Iterator[str]:
                         f"{later_label}: {meaning} {name} also names {label}, listed at the same time: "
                         "remove one, or end the earlier with delisted_at"
                     )
-
-
-def online_problems(instruments: Iterable[Instrument], markets: dict[str, dict[str, Any]]) -> Iterator[str]:
-    """How living entries differ from an exchange's market list (ccxt's markets by symbol, its precision in ticks)."""
-    for instrument in instruments:
-        if instrument.delisted_at is not None:
-            continue
-        label = f"id {instrument.id} ({instrument.exchange} {instrument.symbol})"
-        market = markets.get(instrument.symbol)
-        if market is None:
-            near = difflib.get_close_matches(instrument.symbol, markets, n=3)
-            advice = f"did you mean {', '.join(near)}?" if near else "correct it, or set delisted_at"
-            yield f"{label}: the exchange lists no such symbol: {advice}"
-            continue
-        expected = {
-            "native_id": market["id"],
-            "kind": market["type"],
-            "base": market["base"],
-            "quote": market["quote"],
-            "settle": market.get("settle"),
-        }
-        for name, theirs in expected.items():
-            ours = getattr(instrument, name)
-            if ours != theirs:
-                yield f"{label}: `{name}` is {ours!r} here and {theirs!r} at the exchange: correct it"
-        for name, key in (("price_tick", "price"), ("amount_step", "amount")):
-            ours, theirs = getattr(instrument, name), (market.get("precision") or {}).get(key)
-            if ours is not None and theirs is not None and ours != Decimal(str(theirs)):
-                yield f"{label}: `{name}` is {ours} here and {Decimal(str(theirs)):f} at the exchange: correct it"
-        if market.get("active") is False:
-            yield f"{label}: the exchange has stopped trading it: set delisted_at"

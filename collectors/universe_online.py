@@ -1,0 +1,75 @@
+"""Compares the universe with the exchanges' own market lists, read through ccxt."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator
+from decimal import Decimal
+from typing import Any
+
+import ccxt.async_support  # type: ignore[import-untyped]
+
+from collectors.config import Config, Endpoint
+from collectors.errors import CryptopipError, UsageError
+from collectors.universe import Instrument, Universe
+
+
+async def ask_exchanges(universe: Universe, config: Config) -> list[str]:
+    """How the universe differs from the market lists of its exchanges; raises CryptopipError where one is silent."""
+    problems: list[str] = []
+    for exchange in sorted({i.exchange for i in universe.instruments}):
+        instruments = universe.of(exchange)
+        markets = await _markets(exchange, instruments, config.exchanges.get(exchange, Endpoint()))
+        problems += online_problems(instruments, markets)
+    return problems
+
+
+async def _markets(exchange: str, instruments: list[Instrument], endpoint: Endpoint) -> dict[str, dict[str, Any]]:
+    maker = getattr(ccxt.async_support, exchange, None)
+    if maker is None:
+        raise UsageError(f"ccxt {ccxt.__version__} has no exchange {exchange!r}: validate without --online")
+    # Binance keeps spot and derivatives on different hosts: ask only for what the file speaks of.
+    types = ["spot"] if {i.kind for i in instruments} == {"spot"} else None
+    client = maker({"options": {"fetchMarkets": {"types": types}}} if types else {})
+    if endpoint.rest is not None:
+        client.urls["api"]["public"] = endpoint.rest.rstrip("/") + "/api/v3"
+    try:
+        return dict(await client.load_markets())
+    except ccxt.BaseError as error:
+        where = endpoint.rest or "its own address"
+        raise CryptopipError(
+            f"{exchange} at {where} did not give its market list ({error}): check the network, or validate offline"
+        ) from error
+    finally:
+        await client.close()
+
+
+def online_problems(instruments: Iterable[Instrument], markets: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """How living entries differ from an exchange's market list (ccxt's markets by symbol, its precision in ticks)."""
+    for instrument in instruments:
+        if instrument.delisted_at is not None:
+            continue
+        label = f"id {instrument.id} ({instrument.exchange} {instrument.symbol})"
+        market = markets.get(instrument.symbol)
+        if market is None:
+            near = difflib.get_close_matches(instrument.symbol, markets, n=3)
+            advice = f"did you mean {', '.join(near)}?" if near else "correct it, or set delisted_at"
+            yield f"{label}: the exchange lists no such symbol: {advice}"
+            continue
+        expected = {
+            "native_id": market["id"],
+            "kind": market["type"],
+            "base": market["base"],
+            "quote": market["quote"],
+            "settle": market.get("settle"),
+        }
+        for name, theirs in expected.items():
+            ours = getattr(instrument, name)
+            if ours != theirs:
+                yield f"{label}: `{name}` is {ours!r} here and {theirs!r} at the exchange: correct it"
+        for name, key in (("price_tick", "price"), ("amount_step", "amount")):
+            ours, theirs = getattr(instrument, name), (market.get("precision") or {}).get(key)
+            if ours is not None and theirs is not None and ours != Decimal(str(theirs)):
+                yield f"{label}: `{name}` is {ours} here and {Decimal(str(theirs)):f} at the exchange: correct it"
+        if market.get("active") is False:
+            yield f"{label}: the exchange has stopped trading it: set delisted_at"
