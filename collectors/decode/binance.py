@@ -190,6 +190,7 @@ class Binance:
 
     exchange: str = "binance"
     version: str = "binance-1"
+    consecutive: frozenset[Channel] = frozenset({"trades"})
     rest: str = "https://api.binance.com"
     identity: Mapping[Channel, Identity] = field(
         default_factory=lambda: {"trades": Identity.ID, "quotes": Identity.ID, "book_events": Identity.CHAIN}

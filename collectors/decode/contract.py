@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
+from collectors.errors import UsageError
 from collectors.events import BookEvent, Channel, Event
 
 
@@ -13,7 +14,7 @@ class DecodeError(ValueError):
     """The frame is not what the exchange documents; the text says what was found. The only error a decoder raises."""
 
 
-class UnknownExchangeError(LookupError):
+class UnknownExchangeError(UsageError):
     """No decoder is written for this exchange; the text lists those that are."""
 
 
@@ -46,6 +47,10 @@ class Decoder(Protocol):
 
     @property
     def identity(self) -> Mapping[Channel, Identity]: ...
+
+    @property
+    def consecutive(self) -> frozenset[Channel]:
+        """Channels of identity ID whose ids rise by one within an instrument, so that a jump is a loss."""
 
     def decode(self, payload: bytes) -> Iterable[Event]:
         """The events of a frame; none for replies, heartbeats and the like. Raises DecodeError."""
