@@ -74,7 +74,7 @@ def load(
     Example: cryptopip universe load files/universe.yml --kind ingestor --dsn "host=10.0.0.11 dbname=ingestor"
     """
     universe = load_universe(file)
-    with psycopg.connect(dsn) as connection:
+    with psycopg.connect(dsn, client_encoding="UTF8") as connection:
         changes = load_universe_into(connection, kind.value, universe, check=check)
     if as_json:
         typer.echo(json.dumps({"changed": bool(changes), "check": check, "changes": [_plain(c) for c in changes]}))
