@@ -184,6 +184,8 @@ class JournalWriter:
         """When the last commit returned, ns."""
         self.failing_since: float | None = None
         """Monotonic seconds since when the disk takes nothing; None while it does."""
+        self.beat: float | None = None
+        """Monotonic seconds of the commit loop's last round; None before its first."""
         self.frames = 0
         self.bytes = 0
         self._header = Header(clock(), stream, exchange, url, ingestor, self.epoch, 0, software)
@@ -244,6 +246,7 @@ class JournalWriter:
         """Commit at every interval until cancelled. A disk that takes nothing is retried, ever more slowly."""
         delay = self.commit_interval
         while True:
+            self.beat = time.monotonic()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(delay):
                     await self._urgent.wait()

@@ -1,0 +1,1 @@
+"""The recorder: stamps every frame, journals it as received, and only then looks inside."""

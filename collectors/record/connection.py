@@ -1,0 +1,317 @@
+"""One connection's life: a socket, its journal, its watch over both. It ends with a reason, never silently."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import ccxt
+import structlog
+from aiohttp import WSMsgType
+from msgspec import Struct
+
+from collectors.decode import BookIds, Decoder
+from collectors.events import Channel
+from collectors.journal import Gap, JournalWriter, Reason, Subscribed
+from collectors.record.book import BookChain
+from collectors.record.venues import CONNECTION, Venue
+
+_log = structlog.get_logger(__name__)
+
+
+class Timing(Struct, frozen=True):
+    """Seconds: pings go out, a silent socket is given up, a subscription must be acknowledged, shutdown may take."""
+
+    ping: float = 3.0
+    stall: float = 10.0
+    acknowledge: float = 15.0
+    farewell: float = 5.0
+
+
+class ConnectionEndedError(Exception):
+    """The connection is over; ``reason`` is that of the close mark."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason: Reason = reason
+        self.detail = detail
+
+
+class Subscription(Struct, frozen=True):
+    """What one connection records: ``instruments`` maps native ids to ccxt's symbols."""
+
+    channel: Channel
+    instruments: dict[str, str]
+
+
+class Connection:
+    """One epoch. ``live`` returns when it is over; its journal is closed then, or its loss was logged.
+
+    ``want_snapshot`` is called with a native id whenever its book has no snapshot that bridges and none was asked for.
+    """
+
+    def __init__(
+        self,
+        *,
+        exchange: Any,
+        venue: Venue,
+        decoder: Decoder,
+        subscription: Subscription,
+        journal: JournalWriter,
+        want_snapshot: Callable[[Connection, str], None],
+        timing: Timing,
+    ) -> None:
+        self.exchange = exchange
+        self.venue = venue
+        self.decoder = decoder
+        self.subscription = subscription
+        self.journal = journal
+        self.want_snapshot = want_snapshot
+        self.timing = timing
+        self.books = {native_id: BookChain() for native_id in subscription.instruments}
+        self.is_subscribed = False
+        self.is_over = False
+        self.received_ns = 0
+        self._client: Any = None
+        self._opened = asyncio.Event()
+        self._acknowledged = asyncio.Event()
+        self._lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._pausing: asyncio.Task[None] | None = None
+        self._heard = time.monotonic()
+        self._log = _log.bind(channel=subscription.channel, epoch=journal.epoch)
+
+    async def live(self, stop: asyncio.Event) -> Reason:
+        """Dial, subscribe, record until the socket, a task of ours or ``stop`` ends it; the reason."""
+        CONNECTION.set(self)
+        commits = asyncio.create_task(self.journal.run(), name="commits")
+        tasks = [
+            commits,
+            asyncio.create_task(self._watch(), name="watch"),
+            asyncio.create_task(self._keep_alive(), name="keep alive"),
+            asyncio.create_task(self._guard_disk(), name="guard disk"),
+            asyncio.create_task(stop.wait(), name="stop"),
+        ]
+        waiting: list[asyncio.Future[Any]] = [*tasks, self._lost]
+        try:
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            reason, detail = _why(done, stop)
+        except asyncio.CancelledError:
+            reason, detail = "shutdown", "cancelled"
+        if reason == "shutdown":
+            self._drain()
+        self.is_over = True
+        for task in [*tasks, *filter(None, [self._pausing])]:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        (self._log.info if reason == "shutdown" else self._log.warning)("connection over", reason=reason, detail=detail)
+        await asyncio.gather(self._hang_up(), self._close_journal(reason, stop))
+        return reason
+
+    # -- called by the exchange's client --
+
+    def adopt(self, client: Any) -> None:
+        """Take over ccxt's new client: frames come here first, pings and the pace of reading are ours."""
+        self._client = client
+        client.connection_of_ours = self
+        if client.ping is None:
+            client.keepAlive = 0  # ends ccxt's ping loop: ours pings at the protocol's level
+        client.handle_message = self._handle
+        client.handle_text_or_binary_message = self._tapped(client.handle_text_or_binary_message)
+        self._to_ccxt = type(client).handle_message.__get__(client)
+        receive = client.receive_loop
+
+        def receive_loop() -> None:
+            if self.is_over:
+                return
+            if self.journal.is_full:
+                self._pausing = asyncio.create_task(self._pause(receive_loop))
+            else:
+                receive()
+
+        client.receive_loop = receive_loop
+
+    def opened(self) -> None:
+        """The socket is open."""
+        self._heard = time.monotonic()
+        self._opened.set()
+
+    def acknowledged(self) -> None:
+        """The exchange acknowledged our one subscription with the frame just received."""
+        if self._acknowledged.is_set():
+            return
+        self._acknowledged.set()
+        symbols = list(self.subscription.instruments)
+        self.journal.mark(Subscribed(self.received_ns, self.subscription.channel, symbols))
+        self.is_subscribed = True
+        self._log.info("subscribed", symbols=len(symbols))
+        if self.subscription.channel == "book_events":
+            for native_id in symbols:
+                self.want_snapshot(self, native_id)
+
+    def _handle(self, message: Any) -> None:
+        """Every message of the socket; ccxt's receive loop calls this and must not see it raise."""
+        if message.type is WSMsgType.TEXT:
+            self._text(message.data)
+            return
+        now = time.time_ns()
+        self._heard = time.monotonic()
+        if message.type in (WSMsgType.PING, WSMsgType.PONG):
+            self.journal.heartbeat(now)
+        self._guarded(self._to_ccxt, message)  # unpacks binary messages, which then come through the tap
+        if message.type in (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR):
+            self._lose(
+                "disconnect", f"the exchange closed the socket ({message.type.name} {message.data} {message.extra})"
+            )
+
+    def _tapped(self, reply: Callable[[Any], None]) -> Callable[[Any], None]:
+        """Seam 1: every frame as received, before anything parses it."""
+        append, prefix, clock = self.journal.append, self.venue.data_prefix, time.time_ns
+        is_book = self.subscription.channel == "book_events"
+        channel_of, book_ids = self.decoder.channel_of, self.decoder.book_ids
+
+        def frame(data: str | bytes) -> None:
+            if self.is_over:
+                return
+            now = clock()
+            append(now, data)
+            self._heard = time.monotonic()
+            if isinstance(data, str) and data.startswith(prefix):
+                if is_book and (ids := book_ids(data.encode())) is not None:
+                    self._book(ids, now)
+                return
+            raw = data.encode(errors="surrogateescape") if isinstance(data, str) else data
+            if channel_of(raw) is None:
+                self.received_ns = now
+                self._guarded(reply, data)
+            elif is_book and (ids := book_ids(raw)) is not None:
+                self._book(ids, now)
+
+        self._text = frame
+        return frame
+
+    def _guarded(self, handler: Callable[[Any], None], argument: Any) -> None:
+        try:
+            handler(argument)
+        except Exception:  # noqa: BLE001  ccxt's handlers raise anything; the frame is in the journal, so go on
+            self._log.exception("a handler failed on a reply", frame=str(argument)[:200])
+
+    def _book(self, ids: BookIds, now: int) -> None:
+        book = self.books.get(ids.native_id)
+        if book is None:
+            return
+        was_waiting, was_bridged = book.is_waiting, book.is_bridged
+        broken = book.update(ids)
+        if broken is not None:
+            self.journal.mark(Gap(now, "book_events", ids.native_id, broken.expected, broken.found))
+            self._log.warning("gap", symbol=ids.native_id, expected=broken.expected, found=broken.found)
+        if not book.is_bridged and (was_bridged or (was_waiting and not book.is_waiting)):
+            self.want_snapshot(self, ids.native_id)
+
+    # -- tasks --
+
+    async def _watch(self) -> None:
+        symbols = list(self.subscription.instruments.values())
+        try:
+            await self.venue.watch[self.subscription.channel](self.exchange, symbols)
+        except (ccxt.NetworkError, OSError) as error:
+            raise ConnectionEndedError("disconnect", f"{type(error).__name__}: {error}") from error
+        except ccxt.BaseError as error:
+            raise ConnectionEndedError("venue", f"the exchange refused: {type(error).__name__}: {error}") from error
+        raise ConnectionEndedError("crash", "ccxt resolved a watch that no data should have reached")
+
+    async def _keep_alive(self) -> None:
+        """Ping, and tell a quiet market from a dead socket by what is received."""
+        await self._opened.wait()
+        opened = time.monotonic()
+        while True:
+            if not self._client.closed():
+                try:
+                    async with asyncio.timeout(self.timing.stall):
+                        await self._client.connection.ping()
+                except (OSError, TimeoutError) as error:
+                    raise ConnectionEndedError("disconnect", f"cannot ping: {error!r}") from error
+            await asyncio.sleep(self.timing.ping)
+            now = time.monotonic()
+            if self._pausing is not None and not self._pausing.done():
+                self._heard = now  # we are not listening: silence says nothing
+            elif now - self._heard > self.timing.stall:
+                raise ConnectionEndedError("stall", f"nothing received for {now - self._heard:.1f} s, not even pongs")
+            if not self._acknowledged.is_set() and now - opened > self.timing.acknowledge:
+                raise ConnectionEndedError("venue", f"no reply to the subscription within {now - opened:.0f} s")
+
+    async def _pause(self, receive_loop: Callable[[], None]) -> None:
+        self._log.warning("the journal's buffer is full: not reading the socket", fill=round(self.journal.fill, 2))
+        await self.journal.wait_for_room()
+        self._log.info("reading the socket again", fill=round(self.journal.fill, 2))
+        asyncio.get_running_loop().call_soon(receive_loop)
+
+    async def _guard_disk(self) -> None:
+        while True:
+            await asyncio.sleep(0.5)
+            if self.journal.failing_since is not None and self.journal.is_full:
+                raise ConnectionEndedError("disk", "the journal cannot be written and its buffer is full")
+
+    # -- the end --
+
+    def _lose(self, reason: Reason, detail: str) -> None:
+        if not self._lost.done():
+            self._lost.set_exception(ConnectionEndedError(reason, detail))
+
+    def _drain(self) -> None:
+        """Journal what was received and not yet looked at."""
+        buffer = self._client.buffer if self._client is not None else None
+        while buffer:
+            message, _ = buffer.popleft()
+            if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
+                self._handle(message)
+
+    async def _hang_up(self) -> None:
+        client, clients = self._client, self.exchange.clients or {}
+        if client is None:
+            return
+        if clients.get(client.url) is client:
+            del clients[client.url]
+        try:
+            async with asyncio.timeout(self.timing.farewell):
+                await client.close()
+        except (OSError, TimeoutError) as error:
+            self._log.info("the socket was not closed politely", error=repr(error))
+
+    async def _close_journal(self, reason: Reason, stop: asyncio.Event) -> None:
+        """Close it, however long the disk takes nothing; at shutdown only so long as we may take."""
+        if not self._opened.is_set() and not self.journal.frames:
+            await self.journal.abandon()  # never connected: no file was made
+            return
+        delay = 0.5
+        deadline = None
+        while True:
+            try:
+                await self.journal.close(reason)
+            except OSError as error:
+                self._log.error("cannot close the journal", error=str(error), retry_in_seconds=delay)
+            else:
+                return
+            if stop.is_set():
+                deadline = deadline or time.monotonic() + self.timing.farewell
+                if time.monotonic() >= deadline:
+                    break
+            await asyncio.sleep(min(delay, self.timing.farewell))
+            delay = min(delay * 2, 15.0)
+        self._log.error(
+            "uncommitted frames are lost: coverage ends at the last commit", alive=self.journal.durable_alive
+        )
+        await self.journal.abandon()
+
+
+def _why(done: set[asyncio.Future[Any]], stop: asyncio.Event) -> tuple[Reason, str]:
+    """The first cause among what ended; a task that failed by itself is a crash, with its traceback in the log."""
+    for future in done:
+        error = future.exception()
+        if isinstance(error, ConnectionEndedError):
+            return error.reason, error.detail
+        if error is not None:
+            _log.error("a task of the connection failed", exc_info=error)
+            return "crash", repr(error)
+    return ("shutdown", "asked to stop") if stop.is_set() else ("crash", "a task ended without being asked to")

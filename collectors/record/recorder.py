@@ -1,0 +1,271 @@
+"""The recorder of one exchange: a connection for each channel and part of its instruments, begun anew for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import ccxt
+import structlog
+from msgspec import Struct
+
+from collectors.config import Endpoint
+from collectors.decode import decoder
+from collectors.errors import CryptopipError, UsageError
+from collectors.events import CHANNELS
+from collectors.journal import JournalWriter, Limits, next_epoch
+from collectors.notify import Notifier
+from collectors.record.connection import Connection, Subscription, Timing
+from collectors.record.pace import Backoff, Budget
+from collectors.record.snapshots import Snapshots
+from collectors.record.venues import VENUES, Venue
+from collectors.universe import Instrument
+
+_log = structlog.get_logger(__name__)
+_STATUS_S = 10.0
+_BEAT_S = 2.0
+_COMMITS_HUNG_S = 60.0
+
+
+class Settings(Struct, frozen=True):
+    """What a recorder needs: whose name it writes under, where to, which instruments, how."""
+
+    ingestor: str
+    journal: Path
+    exchange: str
+    endpoint: Endpoint
+    instruments: list[Instrument]
+    commit_interval: float = 0.15
+    limits: Limits = Limits()
+    timing: Timing = Timing()
+
+
+def software() -> dict[str, str]:
+    """Versions for the header of a segment."""
+    found = {}
+    for name in ("cryptopip", "ccxt", "aiohttp"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed as a package"
+    return found
+
+
+def subscriptions(venue: Venue, instruments: list[Instrument], symbols: dict[str, str]) -> Iterator[Subscription]:
+    """What each connection records; ``symbols`` maps the native ids the exchange knows to ccxt's symbols."""
+    for channel in CHANNELS:
+        wanted = [i.native_id for i in instruments if channel in i.channels and i.native_id in symbols]
+        for start in range(0, len(wanted), venue.symbols_per_connection):
+            part = wanted[start : start + venue.symbols_per_connection]
+            yield Subscription(channel, {native_id: symbols[native_id] for native_id in part})
+
+
+class Recorder:
+    """``run`` until ``stop`` is set. Raises UsageError where there is nothing to record."""
+
+    def __init__(self, settings: Settings, notifier: Notifier | None = None) -> None:
+        if settings.exchange not in VENUES:
+            known = ", ".join(sorted(VENUES))
+            raise UsageError(f"exchange {settings.exchange!r} cannot be recorded; known are: {known}")
+        self.settings = settings
+        self.venue = VENUES[settings.exchange]
+        self.decoder = decoder(settings.exchange)
+        self.notifier = notifier or Notifier()
+        self.connections: set[Connection] = set()
+        budget = Budget(
+            burst=self.venue.snapshot_burst, per_minute=self.venue.snapshots_per_minute, now=time.monotonic()
+        )
+        self.snapshots = Snapshots(self.decoder, settings.endpoint.rest, budget)
+        self._exchange: Any = None
+        self._epoch = 0
+        self._past = {"frames": 0, "bytes": 0}
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Record until ``stop`` is set and everything is committed and closed."""
+        self._check_folder()
+        self._exchange = self.venue.make(self.settings.endpoint)
+        try:
+            helpers = [
+                asyncio.create_task(self._beat(), name="beat"),
+                asyncio.create_task(self._status(), name="status"),
+            ]
+            self.notifier.ready()
+            symbols = await self._symbols(stop)
+            if symbols is not None:
+                helpers += [
+                    asyncio.create_task(self.snapshots.run(), name="snapshots"),
+                    asyncio.create_task(self.snapshots.routine(lambda: list(self.connections)), name="routine"),
+                ]
+                await self._record(list(subscriptions(self.venue, self._instruments(), symbols)), helpers, stop)
+            self.notifier.stopping()
+            for helper in helpers:
+                helper.cancel()
+            await asyncio.gather(*helpers, return_exceptions=True)
+        finally:
+            await self._exchange.close()
+        _log.info("stopped", **self._counts())
+
+    async def _record(self, parts: list[Subscription], helpers: list[asyncio.Task[None]], stop: asyncio.Event) -> None:
+        """Keep every connection; a helper that fails ends the process, which systemd starts anew."""
+        keepers = [asyncio.create_task(self._keep(part, stop), name=f"keep {part.channel}") for part in parts]
+        _log.info("recording", connections=len(parts), instruments=len(self._instruments()))
+        done, _ = await asyncio.wait([*keepers, *helpers], return_when=asyncio.FIRST_COMPLETED)
+        stop.set()
+        await asyncio.gather(*keepers, return_exceptions=True)
+        for task in done:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                raise RecorderError(f"{task.get_name()} failed: {error!r}") from error
+
+    async def _keep(self, part: Subscription, stop: asyncio.Event) -> None:
+        """One connection after another."""
+        backoff = Backoff()
+        while not stop.is_set():
+            connection = Connection(
+                exchange=self._exchange,
+                venue=self.venue,
+                decoder=self.decoder,
+                subscription=part,
+                journal=self._journal(),
+                want_snapshot=self.snapshots.want,
+                timing=self.settings.timing,
+            )
+            self.connections.add(connection)
+            started = time.monotonic()
+            try:
+                # A task of its own: ccxt finds the connection by its context.
+                await asyncio.create_task(connection.live(stop))
+            finally:
+                self.connections.discard(connection)
+                self._past["frames"] += connection.journal.frames
+                self._past["bytes"] += connection.journal.bytes
+            if not stop.is_set():
+                delay = backoff.delay(time.monotonic() - started)
+                _log.info("dialling again", channel=part.channel, in_seconds=round(delay, 2))
+                await wait_for(stop, delay)
+
+    def _journal(self) -> JournalWriter:
+        settings = self.settings
+        self._epoch = max(next_epoch(settings.journal), self._epoch + 1)
+        return JournalWriter(
+            settings.journal / settings.exchange,
+            stream=settings.exchange,
+            exchange=settings.exchange,
+            url=settings.endpoint.ws or f"{settings.exchange}'s own",
+            ingestor=settings.ingestor,
+            software=software(),
+            epoch=self._epoch,
+            commit_interval=settings.commit_interval,
+            limits=settings.limits,
+        )
+
+    def _instruments(self) -> list[Instrument]:
+        now = time.time()
+        return [
+            one
+            for one in self.settings.instruments
+            if one.exchange == self.settings.exchange and (one.delisted_at is None or one.delisted_at.timestamp() > now)
+        ]
+
+    async def _symbols(self, stop: asyncio.Event) -> dict[str, str] | None:
+        """ccxt's symbols of the universe's native ids; None where we are stopped before the exchange answers."""
+        wanted = self._instruments()
+        if not wanted:
+            raise UsageError(
+                f"the universe has no instrument of {self.settings.exchange}: add one, or disable this recorder"
+            )
+        backoff = Backoff()
+        while not stop.is_set():
+            try:
+                await self._exchange.load_markets(True)
+                break
+            except (ccxt.BaseError, OSError, TimeoutError) as error:
+                delay = backoff.delay()
+                _log.error("no list of markets", error=f"{type(error).__name__}: {error}"[:300], retry_in_seconds=delay)
+                await wait_for(stop, delay)
+        else:
+            return None
+        found = {}
+        for instrument in wanted:
+            markets = self._exchange.markets_by_id.get(instrument.native_id) or []
+            symbol = next((market["symbol"] for market in markets if market["type"] == self.venue.kind), None)
+            if symbol is None:
+                _log.error(
+                    "unknown to the exchange, not recorded: correct native_id in the universe, or set delisted_at",
+                    native_id=instrument.native_id,
+                    symbol=instrument.symbol,
+                    instrument_id=instrument.id,
+                    exchange=instrument.exchange,
+                )
+            else:
+                found[instrument.native_id] = symbol
+        if not found:
+            raise UsageError(
+                f"{self.settings.exchange} knows none of the universe's {len(wanted)} instruments, "
+                f"{wanted[0].native_id} for one: correct their native_id"
+            )
+        return found
+
+    def _check_folder(self) -> None:
+        folder = self.settings.journal / self.settings.exchange
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            probe = folder / f".probe-{time.time_ns()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise RecorderError(
+                f"cannot write the journal to {folder}: {error.strerror}; expected a folder of this user, with room"
+            ) from error
+
+    def _counts(self) -> dict[str, Any]:
+        journals = [connection.journal for connection in self.connections]
+        return {
+            "frames": self._past["frames"] + sum(journal.frames for journal in journals),
+            "bytes": self._past["bytes"] + sum(journal.bytes for journal in journals),
+            "snapshots": self.snapshots.taken,
+        }
+
+    async def _status(self) -> None:
+        """A line every so often, and the same for systemctl."""
+        while True:
+            await asyncio.sleep(_STATUS_S)
+            journals = [connection.journal for connection in self.connections]
+            subscribed = sum(connection.is_subscribed for connection in self.connections)
+            commits = [journal.last_commit for journal in journals if journal.last_commit]
+            age = (time.time_ns() - min(commits)) / 1e9 if commits else None
+            counts = self._counts()
+            _log.info(
+                "status",
+                **counts,
+                buffer_fill=round(max((journal.fill for journal in journals), default=0.0), 3),
+                connections=len(self.connections),
+                subscribed=subscribed,
+                last_commit_seconds_ago=None if age is None else round(age, 2),
+            )
+            self.notifier.status(f"{subscribed} of {len(self.connections)} connections, {counts['frames']} frames")
+
+    async def _beat(self) -> None:
+        """Feed systemd's watchdog while the commit loops go round: a hung disk is a hung recorder."""
+        while True:
+            now = time.monotonic()
+            beats = [c.journal.beat for c in self.connections if not c.is_over and c.journal.beat is not None]
+            if not beats or now - min(beats) < _COMMITS_HUNG_S:
+                self.notifier.watchdog()
+            await asyncio.sleep(_BEAT_S)
+
+
+class RecorderError(CryptopipError):
+    """The recorder cannot go on; the text says why and what to do."""
+
+
+async def wait_for(event: asyncio.Event, seconds: float) -> None:
+    """Return when the event is set, or after so long."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return

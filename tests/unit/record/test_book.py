@@ -1,0 +1,93 @@
+"""Chains of updates and the snapshots that bridge to them."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from collectors.decode import BookIds
+from collectors.record.book import BookChain, Break
+
+
+def ids(first: int, last: int, previous: int | None = None) -> BookIds:
+    return BookIds("BTCUSDT", first, last, previous)
+
+
+def test_updates_that_follow_each_other_show_no_break() -> None:
+    chain = BookChain()
+    assert [chain.update(ids(10, 12)), chain.update(ids(13, 13)), chain.update(ids(14, 20))] == [None] * 3
+
+
+def test_a_missing_update_is_a_break_and_undoes_the_bridge() -> None:
+    chain = BookChain()
+    chain.update(ids(10, 12))
+    assert chain.snapshot(11)
+    assert chain.update(ids(14, 15)) == Break(13, 14)
+    assert not chain.is_bridged
+    assert chain.snapshot(12) is False, "12 to 14 is missing between this snapshot and the chain"
+    assert chain.snapshot(13) is True
+
+
+def test_a_previous_id_decides_where_the_wire_has_one() -> None:
+    chain = BookChain()
+    chain.update(ids(10, 12, 9))
+    assert chain.update(ids(20, 22, 12)) is None
+    assert chain.update(ids(30, 32, 29)) == Break(23, 30)
+
+
+@pytest.mark.parametrize("late", [ids(10, 12), ids(5, 7)])
+def test_what_is_not_new_changes_nothing(late: BookIds) -> None:
+    chain = BookChain()
+    chain.update(ids(10, 12))
+    chain.update(ids(13, 14))
+    chain.snapshot(10)
+    assert chain.update(late) is None
+    assert chain.is_bridged
+    assert chain.update(ids(15, 15)) is None
+
+
+def test_a_snapshot_before_any_update_waits_for_one() -> None:
+    chain = BookChain()
+    assert chain.snapshot(100) is None
+    assert chain.is_waiting
+    chain.update(ids(90, 99))
+    assert chain.is_waiting
+    chain.update(ids(100, 105))
+    assert chain.is_bridged
+
+
+def test_a_snapshot_older_than_the_chain_is_forgotten() -> None:
+    chain = BookChain()
+    assert chain.snapshot(100) is None
+    chain.update(ids(102, 103))
+    assert not chain.is_waiting
+    assert not chain.is_bridged
+
+
+def test_a_later_snapshot_that_does_not_bridge_does_not_undo_one_that_did() -> None:
+    chain = BookChain()
+    chain.update(ids(10, 12))
+    assert chain.snapshot(10) is True
+    assert chain.snapshot(5) is True
+    assert chain.is_bridged
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_chain_is_bridged_exactly_when_nothing_is_missing(seed: int) -> None:
+    """Against the definition, by brute force: all updates after the snapshot were received."""
+    rng = random.Random(seed)
+    chain, received, snapshot, first = BookChain(), set[int](), None, 1
+    for _ in range(200):
+        last = first + rng.randrange(4)
+        if rng.random() < 0.85:
+            if chain.update(ids(first, last)) is not None:
+                snapshot = None
+            received |= set(range(first, last + 1))
+        if rng.random() < 0.2 and not chain.is_bridged:
+            snapshot = rng.randrange(max(last - 6, 1), last + 3)
+            chain.snapshot(snapshot)
+        if chain.is_bridged:
+            assert snapshot is not None
+            assert set(range(snapshot + 1, max(received) + 1)) <= received
+        first = last + 1
