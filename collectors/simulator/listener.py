@@ -198,6 +198,8 @@ class Listener:
             if fault.kind == "stall" and active.is_on(now):
                 self._record("stall", connection, event)
                 return
+            if fault.kind == "reorder" and event.stream in connection.swapped:
+                continue  # this is the frame that overtakes
             if fault.kind not in FRAME_FAULTS or not active.hits(
                 now, self._random, stream=kind, symbol=event.native_id
             ):
@@ -214,8 +216,6 @@ class Listener:
                     heapq.heappush(connection.late, (now + fault.delay_ms / 1000, next(self._tickets), frame))
                     frames = []
                 case "reorder":
-                    if event.stream in connection.swapped:
-                        continue
                     connection.swapped[event.stream] = (now + REORDER_WAIT_S, frame)
                     self._record("reorder", connection, event)
                     return
