@@ -20,28 +20,33 @@ COMMENT ON FUNCTION event_hash(text) IS 'The first 64 bits of md5, big-endian, a
 -- The texts below are what other programs must build to get equal digests: fields joined by '|', absent ones empty,
 -- numbers with every digit the exchange sent, time as µs since 1970. Receive time and provenance are not in them, nor
 -- is the time of an event that is known by its id alone, for there it may be a receive time. STABLE like the casts
--- inside: declared immutable they would not be inlined, which costs a third of the merge.
+-- inside: declared immutable they would not be inlined, which costs a third of the merge. date_part is a double, exact to
+-- the µs until the year 2106 and four times as fast as extract.
 CREATE FUNCTION trade_text(
     instrument_id integer, "time" timestamptz, trade_id text, is_buy boolean, price numeric, amount numeric,
     buy_order_id text, sell_order_id text
 ) RETURNS text STABLE PARALLEL SAFE LANGUAGE sql
-RETURN 'trades|' || instrument_id || '|' || (extract(epoch FROM "time") * 1000000)::bigint || '|' || coalesce(trade_id, '')
-|| CASE is_buy WHEN true THEN '|buy|' WHEN false THEN '|sell|' ELSE '||' END || price || '|' || amount
-|| '|' || coalesce(buy_order_id, '') || '|' || coalesce(sell_order_id, '');
+RETURN concat(
+    'trades|', instrument_id, '|', (date_part('epoch', "time") * 1000000)::bigint, '|', trade_id,
+    CASE is_buy WHEN true THEN '|buy|' WHEN false THEN '|sell|' ELSE '||' END,
+    price, '|', amount, '|', buy_order_id, '|', sell_order_id
+);
 
 CREATE FUNCTION quote_text(
     instrument_id integer, update_id bigint, bid_price numeric, bid_amount numeric, ask_price numeric, ask_amount numeric
 ) RETURNS text STABLE PARALLEL SAFE LANGUAGE sql
-RETURN 'quotes|' || instrument_id || '|' || coalesce(update_id::text, '')
-|| '|' || bid_price || '|' || bid_amount || '|' || ask_price || '|' || ask_amount;
+RETURN concat(
+    'quotes|', instrument_id, '|', update_id, '|', bid_price, '|', bid_amount, '|', ask_price, '|', ask_amount
+);
 
 CREATE FUNCTION book_event_text(
     instrument_id integer, is_snapshot boolean, first_id bigint, last_id bigint,
     bid_prices numeric[], bid_amounts numeric[], ask_prices numeric[], ask_amounts numeric[]
 ) RETURNS text STABLE PARALLEL SAFE LANGUAGE sql
-RETURN 'book_events|' || instrument_id || CASE WHEN is_snapshot THEN '|snapshot|' ELSE '|update|' END
-|| coalesce(first_id::text, '') || '|' || coalesce(last_id::text, '')
-|| '|' || bid_prices::text || '|' || bid_amounts::text || '|' || ask_prices::text || '|' || ask_amounts::text;
+RETURN concat(
+    'book_events|', instrument_id, CASE WHEN is_snapshot THEN '|snapshot|' ELSE '|update|' END, first_id, '|', last_id,
+    '|', bid_prices, '|', bid_amounts, '|', ask_prices, '|', ask_amounts
+);
 COMMENT ON FUNCTION trade_text IS 'trades|instrument|µs|trade id|buy or sell|price|amount|buy order|sell order';
 COMMENT ON FUNCTION quote_text IS 'quotes|instrument|update id|bid price|bid amount|ask price|ask amount';
 COMMENT ON FUNCTION book_event_text IS

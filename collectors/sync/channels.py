@@ -1,0 +1,246 @@
+"""What sync must know of a channel: its columns, what makes two events the same, and the statement that merges them.
+
+The identities are those of Binance spot: ids for trades and quotes, first and last update id for book events.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from msgspec import Struct
+from psycopg import sql
+
+from collectors.events import Channel
+
+
+class ChannelSpec(Struct, frozen=True):
+    """One channel's table, the same name on ingestor and datalake."""
+
+    name: Channel
+    columns: tuple[tuple[str, str], ...]
+    """Name and type of what is pulled, in the order of the wire."""
+    identity: str
+    """Equal for two copies of one event; columns of ``s``, the stage."""
+    same: str
+    """That ``s`` and the stored ``t`` are one event, apart from instrument."""
+    missing_id: str
+    """True for a row of ``s`` that has no identity."""
+    payload: tuple[str, ...]
+    event_id: str
+    text: str
+    """The text that digests hash; columns of the stored table."""
+    slack: timedelta
+    """How far the times of two copies may lie apart: not at all where the time is the exchange's own."""
+
+
+TRADES = ChannelSpec(
+    name="trades",
+    columns=(
+        ("received_at", "timestamptz"),
+        ("time", "timestamptz"),
+        ("epoch", "bigint"),
+        ("instrument_id", "integer"),
+        ("is_buy", "boolean"),
+        ("trade_id", "text"),
+        ("price", "numeric"),
+        ("amount", "numeric"),
+        ("buy_order_id", "text"),
+        ("sell_order_id", "text"),
+    ),
+    identity='s.instrument_id, s.time, s.trade_id COLLATE "C"',
+    same="t.time = s.time AND t.trade_id = s.trade_id",
+    missing_id="trade_id IS NULL",
+    payload=("is_buy", "price", "amount", "buy_order_id", "sell_order_id"),
+    event_id="s.trade_id",
+    text=(
+        "trade_text(t.instrument_id, t.time, t.trade_id, t.is_buy, t.price, t.amount, t.buy_order_id, t.sell_order_id)"
+    ),
+    slack=timedelta(0),
+)
+QUOTES = ChannelSpec(
+    name="quotes",
+    columns=(
+        ("received_at", "timestamptz"),
+        ("time", "timestamptz"),
+        ("epoch", "bigint"),
+        ("update_id", "bigint"),
+        ("instrument_id", "integer"),
+        ("bid_price", "numeric"),
+        ("bid_amount", "numeric"),
+        ("ask_price", "numeric"),
+        ("ask_amount", "numeric"),
+    ),
+    identity="s.instrument_id, s.update_id",
+    same="t.update_id = s.update_id",
+    missing_id="update_id IS NULL",
+    payload=("bid_price", "bid_amount", "ask_price", "ask_amount"),
+    event_id="s.update_id::text",
+    text="quote_text(t.instrument_id, t.update_id, t.bid_price, t.bid_amount, t.ask_price, t.ask_amount)",
+    slack=timedelta(minutes=10),
+)
+BOOK_EVENTS = ChannelSpec(
+    name="book_events",
+    columns=(
+        ("received_at", "timestamptz"),
+        ("time", "timestamptz"),
+        ("epoch", "bigint"),
+        ("first_id", "bigint"),
+        ("last_id", "bigint"),
+        ("previous_id", "bigint"),
+        ("instrument_id", "integer"),
+        ("is_snapshot", "boolean"),
+        ("bid_prices", "numeric[]"),
+        ("bid_amounts", "numeric[]"),
+        ("ask_prices", "numeric[]"),
+        ("ask_amounts", "numeric[]"),
+    ),
+    identity="s.instrument_id, s.last_id, s.is_snapshot, s.first_id",
+    # A snapshot has no first id; the comparison must stay an equality, or no join but the slowest can use it.
+    same=(
+        "t.last_id = s.last_id AND t.is_snapshot = s.is_snapshot"
+        " AND coalesce(t.first_id, -1) = coalesce(s.first_id, -1)"
+    ),
+    missing_id="last_id IS NULL",
+    payload=("bid_prices", "bid_amounts", "ask_prices", "ask_amounts"),
+    event_id="concat(CASE WHEN s.is_snapshot THEN 'snapshot ' ELSE 'update ' END, s.first_id, '-', s.last_id)",
+    text=(
+        "book_event_text(t.instrument_id, t.is_snapshot, t.first_id, t.last_id,"
+        " t.bid_prices, t.bid_amounts, t.ask_prices, t.ask_amounts)"
+    ),
+    slack=timedelta(minutes=10),
+)
+SPECS: tuple[ChannelSpec, ...] = (TRADES, QUOTES, BOOK_EVENTS)
+
+
+class Extent(Struct, frozen=True):
+    """What a stage holds: rows, rows without identity, instruments and the times between which they lie (UTC)."""
+
+    rows: int
+    missing_ids: int
+    instruments: list[int]
+    first: datetime
+    last: datetime
+
+
+def stage_name(spec: ChannelSpec) -> sql.Identifier:
+    """The session's temporary table for rows just pulled."""
+    return sql.Identifier(f"stage_{spec.name}")
+
+
+def create_stage(spec: ChannelSpec) -> sql.Composed:
+    """A table without index, WAL or statistics of others; emptied by every commit and rollback."""
+    columns = sql.SQL(", ").join(sql.SQL("{} " + kind).format(sql.Identifier(name)) for name, kind in spec.columns)
+    return sql.SQL("CREATE TEMPORARY TABLE {} ({}) ON COMMIT DELETE ROWS").format(stage_name(spec), columns)
+
+
+def copy_columns(spec: ChannelSpec) -> sql.Composed:
+    """The columns in the one order in which the bytes are read and written."""
+    return sql.SQL(", ").join(sql.Identifier(name) for name, _ in spec.columns)
+
+
+def extent_query(spec: ChannelSpec) -> sql.Composed:
+    """Per instrument of the stage: rows, rows without identity, first and last time."""
+    return sql.SQL(
+        "SELECT instrument_id, count(*), count(*) FILTER (WHERE {missing}),"
+        " min(coalesce(time, received_at)), max(coalesce(time, received_at)) FROM {stage} GROUP BY instrument_id"
+    ).format(missing=sql.SQL(spec.missing_id), stage=stage_name(spec))
+
+
+def merge_statement(spec: ChannelSpec, extent: Extent, ingestor: str) -> sql.Composed:
+    """Insert what the history lacks and add it to the digests, in one statement; returns the number of rows inserted.
+
+    Of the copies of an event in the stage the one received first is taken. What the history has is sorted out before
+    the sort, which brings the rest to the table in the order of its indexes.
+    """
+    return sql.SQL(
+        """
+WITH inserted AS (
+    INSERT INTO {table} AS t ({columns}, ingestor)
+    SELECT DISTINCT ON ({identity}) {values}, {ingestor}
+    FROM (SELECT {timed} FROM {stage}) AS s
+    WHERE NOT EXISTS (SELECT FROM {table} AS t WHERE {stored})
+    ORDER BY {identity}, s.received_at
+    RETURNING t.instrument_id, time_bucket('1 hour', t.time) AS hour, event_hash({text}) AS hash
+),
+digested AS (
+    INSERT INTO digests AS d (instrument_id, channel, hour, rows, hash)
+    SELECT instrument_id, {channel}, hour, count(*), sum(hash) FROM inserted GROUP BY instrument_id, hour
+    ON CONFLICT (instrument_id, channel, hour)
+    DO UPDATE SET rows = d.rows + excluded.rows, hash = d.hash + excluded.hash
+)
+SELECT count(*) FROM inserted
+"""
+    ).format(
+        table=sql.Identifier(spec.name),
+        columns=copy_columns(spec),
+        identity=sql.SQL(spec.identity),
+        values=sql.SQL(", ").join(sql.SQL("s.{}").format(sql.Identifier(name)) for name, _ in spec.columns),
+        ingestor=sql.Literal(ingestor),
+        timed=_timed_columns(spec),
+        stage=stage_name(spec),
+        stored=_stored(spec, extent),
+        text=sql.SQL(spec.text),
+        channel=sql.Literal(spec.name),
+    )
+
+
+def contradictions_statement(spec: ChannelSpec, extent: Extent, ingestor: str) -> sql.Composed:
+    """Note the rows of the stage whose event the history now has with another payload; returns their number."""
+
+    def each(pattern: str) -> sql.SQL:
+        return sql.SQL(", ".join(pattern.format(column) for column in spec.payload))
+
+    return sql.SQL(
+        """
+WITH refused AS (
+    SELECT
+        s.instrument_id, {event_id} AS event_id, s.time, s.epoch,
+        jsonb_build_object({kept}) AS kept, jsonb_build_object({refused}) AS refused
+    FROM (SELECT {timed} FROM {stage}) AS s
+    INNER JOIN {table} AS t ON {stored}
+    WHERE ({staged_payload}) IS DISTINCT FROM ({stored_payload})
+),
+noted AS (
+    INSERT INTO sync_conflicts (instrument_id, channel, event_id, refused_hash, time, ingestor, epoch, kept, refused)
+    SELECT instrument_id, {channel}, event_id, event_hash(refused::text), time, {ingestor}, epoch, kept, refused
+    FROM refused
+    ON CONFLICT DO NOTHING
+)
+SELECT count(*) FROM refused
+"""
+    ).format(
+        event_id=sql.SQL(spec.event_id),
+        kept=each("'{0}', t.{0}"),
+        refused=each("'{0}', s.{0}"),
+        timed=_timed_columns(spec),
+        stage=stage_name(spec),
+        table=sql.Identifier(spec.name),
+        stored=_stored(spec, extent),
+        staged_payload=each("s.{0}"),
+        stored_payload=each("t.{0}"),
+        channel=sql.Literal(spec.name),
+        ingestor=sql.Literal(ingestor),
+    )
+
+
+def _timed_columns(spec: ChannelSpec) -> sql.SQL:
+    """The stage's columns, with the receive time where the wire carries no time."""
+    return sql.SQL(
+        ", ".join("coalesce(time, received_at) AS time" if name == "time" else name for name, _ in spec.columns)
+    )
+
+
+def _stored(spec: ChannelSpec, extent: Extent) -> sql.Composed:
+    """That ``t`` is the stored copy of ``s``.
+
+    Instruments and times are literals, so that the planner opens only the chunks and index ranges where a copy can be.
+    """
+    return sql.SQL(
+        "t.instrument_id = s.instrument_id AND {same}"
+        " AND t.instrument_id = ANY ({instruments}) AND t.time >= {first} AND t.time <= {last}"
+    ).format(
+        same=sql.SQL(spec.same),
+        instruments=sql.Literal(extent.instruments),
+        first=sql.Literal(extent.first - spec.slack),
+        last=sql.Literal(extent.last + spec.slack),
+    )
