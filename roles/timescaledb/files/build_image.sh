@@ -1,15 +1,21 @@
 #!/bin/bash
 # Builds the database image of one edition on the control node, and keeps it as a file that hosts can load.
 #
-#   build_image.sh EDITION [OUTPUT_FOLDER]      EDITION: apache | community; OUTPUT_FOLDER: default build/images
+#   build_image.sh [--check] EDITION [OUTPUT_FOLDER]   EDITION: apache | community; OUTPUT_FOLDER: default build/images
 #
 # Leaves OUTPUT_FOLDER/cryptopip-timescaledb-EDITION.tar, .id (the image's id, which hosts are pinned to) and .inputs (the
 # hash of what it was made from), and the local tag cryptopip-timescaledb:EDITION. Where the inputs are unchanged nothing is
 # built, so hosts keep their image until somebody changes the files here, or removes the .tar to take in Debian's updates.
-# Prints one line: "built ID" or "kept ID". BASE_IMAGE in the environment replaces debian:trixie-slim.
+# Prints one line: "built ID", "kept ID", or, with --check, which changes nothing, "would-build ID".
+# BASE_IMAGE in the environment replaces debian:trixie-slim.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+check=false
+if [[ ${1:-} == --check ]]; then
+    check=true
+    shift
+fi
 edition=${1:-}
 output=${2:-$here/../../../build/images}
 base=${BASE_IMAGE:-debian:trixie-slim}
@@ -23,6 +29,13 @@ apache | community) ;;
     exit 2
     ;;
 esac
+inputs=$(cd "$here/image" && { echo "$edition $base"; sha256sum -- *; } | sha256sum | cut -d' ' -f1)
+is_current() { [[ -s $output/$name.tar && -s $output/$name.id && $(cat "$output/$name.inputs" 2>/dev/null) == "$inputs" ]]; }
+if $check; then
+    if is_current; then echo "kept $(<"$output/$name.id")"; else echo "would-build sha256:not-built-yet"; fi
+    exit 0
+fi
+
 docker version >/dev/null || {
     echo "build_image.sh: no Docker engine answers on this control node; start one, or set DOCKER_HOST" >&2
     exit 3
@@ -38,8 +51,7 @@ saved_id() {
     tar -xOf "$1" manifest.json | grep -oE '"Config": ?"[^"]*' | grep -oE '[0-9a-f]{64}' | sed 's/^/sha256:/'
 }
 
-inputs=$(cd "$here/image" && { echo "$edition $base"; sha256sum -- *; } | sha256sum | cut -d' ' -f1)
-if [[ -s $output/$name.tar && -s $output/$name.id && $(cat "$output/$name.inputs" 2>/dev/null) == "$inputs" ]]; then
+if is_current; then
     id=$(<"$output/$name.id")
     docker image inspect "$tag" >/dev/null 2>&1 || docker load --quiet --input "$output/$name.tar" >&2
     echo "kept $id"
