@@ -76,5 +76,5 @@ def test_each_kind_of_drift_is_found(defaults: dict[str, Any], options: dict[str
 
 
 def test_what_agrees_is_no_drift() -> None:
-    options = {"r_a": {"default": [1]}, "r_b": {"required": True}, "r_c": {"type": "str"}}
+    options: dict[str, dict[str, Any]] = {"r_a": {"default": [1]}, "r_b": {"required": True}, "r_c": {"type": "str"}}
     assert drift({"r_a": [1], "r_c": None}, options) == []
