@@ -17,6 +17,7 @@ from collectors.decode import UnknownExchangeError
 from collectors.errors import CryptopipError, UsageError
 from collectors.journal import JournalError
 from collectors.journal import cli as journal_cli
+from collectors.record.cli import record
 from collectors.simulator.cli import simulate
 
 # What an operator can act on; anything else is a fault of the program and shows its traceback.
@@ -78,6 +79,7 @@ def common(
     log.setup(debug=debug)
 
 
+app.command("record")(record)
 app.command("simulate")(simulate)
 app.add_typer(journal_cli.app, name="journal")
 app.add_typer(universe_cli.app, name="universe")
