@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import signal
 import sys
 import threading
@@ -22,18 +21,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bars
 
 from collectors.config import DEFAULT_CONFIG, Sync, load_config
+from collectors.coverage.cli import seconds_of
 from collectors.errors import UsageError
 from collectors.notify import Notifier
 from collectors.sync.errors import SyncError
 from collectors.sync.run import Progress, SyncReport, sync_once
 from collectors.sync.target import SyncRunningError
 
-_EVERY = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
-_UNIT = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 EXIT_WHOLE, EXIT_FOUND = 0, 1
 
 
 def sync(
+    *,
     config: Annotated[Path, typer.Option(help="Configuration of this host.")] = DEFAULT_CONFIG,
     every: Annotated[str | None, typer.Option(help="Run as a service, a pull every so often: 10s, 1m.")] = None,
     wait: Annotated[bool, typer.Option(help="Where another sync is at work, wait for it instead of leaving.")] = False,
@@ -48,7 +47,7 @@ def sync(
     """
     settings = load_config(config).require_sync()
     if every is not None:
-        raise typer.Exit(serve(settings, seconds_of(every)))
+        raise typer.Exit(serve(settings, _interval(every)))
     try:
         with _progress() as on_progress:
             report = sync_once(settings, wait=wait, on_progress=on_progress)
@@ -62,12 +61,11 @@ def sync(
     raise typer.Exit(EXIT_FOUND if report.failed or report.conflicts else EXIT_WHOLE)
 
 
-def seconds_of(text: str) -> float:
-    """Seconds in a duration with its unit (``10s``, ``1m``); raises UsageError."""
-    match = _EVERY.fullmatch(text)
-    if match is None or float(match[1]) == 0:
-        raise UsageError(f"{text!r} is no interval: write a number above 0 and its unit (ms, s, m, h), as in 10s")
-    return float(match[1]) * _UNIT[match[2]]
+def _interval(text: str) -> float:
+    seconds = seconds_of(text)
+    if seconds == 0:
+        raise UsageError("an interval of 0 would never rest: write one above it, as in 10s")
+    return seconds
 
 
 def serve(settings: Sync, seconds: float) -> int:

@@ -157,8 +157,8 @@ def _merge_range(
                 rows = target.fill(lake, spec, source.copy_out(ingestor, spec, stream, batches))
             if rows != batches.rows[spec.name]:
                 raise SourceError(
-                    f"batches {batches.first} to {batches.last} of {stream.key} say {batches.rows[spec.name]} {spec.name}"
-                    f" and the table has {rows}: rows were removed or added by hand;"
+                    f"batches {batches.first} to {batches.last} of {stream.key} say"
+                    f" {batches.rows[spec.name]} {spec.name} and the table has {rows}: rows were removed or added by hand;"
                     " load their journals again into a new database"
                 )
             counts[spec.name] = target.merge(lake, spec, stream.ingestor) if rows else target.Merged(0, 0, 0)

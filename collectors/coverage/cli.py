@@ -1,0 +1,143 @@
+"""``cryptopip continuity``: the gaps of the datalake, for people and for machines."""
+
+from __future__ import annotations
+
+import re
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import psycopg
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from collectors.config import DEFAULT_CONFIG, load_config
+from collectors.coverage.continuity import Continuity, Query, check_continuity
+from collectors.errors import CryptopipError, UsageError
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_UNIT = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def continuity(
+    *,
+    config: Annotated[Path, typer.Option(help="Configuration of this host, for its datalake.")] = DEFAULT_CONFIG,
+    dsn: Annotated[str | None, typer.Option(help="Conninfo of the datalake, instead of the configured one.")] = None,
+    since: Annotated[str | None, typer.Option(help="From when, ISO 8601; UTC unless it says otherwise.")] = None,
+    until: Annotated[str | None, typer.Option(help="Up to when; by default up to what was merged by now.")] = None,
+    exchange: Annotated[str | None, typer.Option(help="Only this exchange.")] = None,
+    symbol: Annotated[str | None, typer.Option(help="Only these symbols; * and ? stand for any text: */USDT.")] = None,
+    channel: Annotated[str | None, typer.Option(help="Only this channel: trades, quotes or book_events.")] = None,
+    min_gap: Annotated[str, typer.Option(help="Smallest gap to list, with its unit: 500ms, 2s, 1m.")] = "0s",
+    settle: Annotated[
+        str, typer.Option(help="Without --until: how long ingestors and sync may take before missing data is a gap.")
+    ] = "2m",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
+) -> None:
+    """Say for each instrument and channel when somebody was provably listening, and list the gaps.
+
+    Example: cryptopip continuity --since 2026-11-01 --symbol 'BTC/*' --min-gap 1s
+
+    Exit codes: 0 no gaps, 1 gaps found, 2 wrong usage, 3 failure.
+    """
+    query = Query(
+        since=moment(since) if since else None,
+        until=moment(until) if until else None,
+        exchange=exchange,
+        symbol=symbol,
+        channel=channel,
+        min_gap=seconds_of(min_gap),
+        settle=seconds_of(settle),
+    )
+    conninfo = dsn if dsn is not None else load_config(config).require_sync().datalake
+    try:
+        with psycopg.connect(conninfo, application_name="cryptopip continuity", client_encoding="UTF8") as connection:
+            connection.read_only = True
+            answers = check_continuity(connection, query)
+    except psycopg.Error as error:
+        raise CryptopipError(f"cannot ask the datalake: {str(error).strip()}") from error
+    if as_json:
+        sys.stdout.buffer.write(msgspec.json.encode(as_data(answers)) + b"\n")
+    else:
+        show(answers)
+    if any(answer.gaps for answer in answers):
+        raise typer.Exit(1)
+
+
+def moment(text: str) -> datetime:
+    """A time in ISO 8601, UTC unless it carries a zone; raises UsageError."""
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise UsageError(f"{text!r} is no time: write it as 2026-11-01 or 2026-11-01T12:00:00+00:00") from error
+    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+
+
+def seconds_of(text: str) -> float:
+    """Seconds in a duration with its unit (``500ms``, ``2s``, ``1d``); raises UsageError."""
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise UsageError(f"{text!r} is no duration: write a number and its unit (ms, s, m, h, d), as in 2s")
+    return float(match[1]) * _UNIT[match[2]]
+
+
+def as_data(answers: list[Continuity]) -> dict[str, object]:
+    """The answer as ``--json`` prints it: totals and one entry for each instrument and channel."""
+    recorded = sum(answer.recorded_seconds for answer in answers)
+    return {
+        "gap_count": sum(len(answer.gaps) for answer in answers),
+        "gap_seconds": sum(gap.seconds for answer in answers for gap in answer.gaps),
+        "recorded_seconds": recorded,
+        "covered_seconds": sum(answer.covered_seconds for answer in answers),
+        "rows": sum(answer.rows for answer in answers),
+        "channels": [msgspec.to_builtins(answer) for answer in answers],
+    }
+
+
+def show(answers: list[Continuity]) -> None:
+    """Print one table of totals, and one of gaps where there are any."""
+    console = Console()
+    if not answers:
+        console.print("Nothing was meant to be recorded, and nothing was, in the time asked for.")
+        return
+    totals = Table(title="Continuity")
+    for name, justify in (("exchange", "left"), ("symbol", "left"), ("channel", "left"), ("until", "left")):
+        totals.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for name in ("recorded s", "covered", "rows", "gaps", "longest s"):
+        totals.add_column(name, justify="right")
+    for answer in answers:
+        totals.add_row(
+            answer.exchange,
+            answer.symbol,
+            answer.channel,
+            f"{answer.until:%Y-%m-%d %H:%M:%S}",
+            f"{answer.recorded_seconds:,.0f}",
+            "-" if answer.ratio is None else f"{100 * answer.ratio:.4f} %",
+            f"{answer.rows:,}",
+            str(len(answer.gaps)),
+            f"{max((gap.seconds for gap in answer.gaps), default=0):,.3f}",
+        )
+    console.print(totals)
+    if not any(answer.gaps for answer in answers):
+        console.print("No gaps.")
+        return
+    gaps = Table(title="Gaps (UTC)")
+    for name in ("instrument", "channel", "from", "to", "seconds", "last id before", "first id after", "ended by"):
+        gaps.add_column(name)
+    for answer in answers:
+        for gap in answer.gaps:
+            causes = ", ".join(f"{ingestor}: {cause or 'not known yet'}" for ingestor, cause in gap.ended_by.items())
+            gaps.add_row(
+                f"{answer.exchange} {answer.symbol}",
+                answer.channel,
+                f"{gap.start:%Y-%m-%d %H:%M:%S.%f}"[:-3],
+                f"{gap.end:%Y-%m-%d %H:%M:%S.%f}"[:-3],
+                f"{gap.seconds:,.3f}",
+                gap.last_id_before or "-",
+                gap.first_id_after or "-",
+                causes or "nobody had listened yet",
+            )
+    console.print(gaps)
