@@ -78,6 +78,7 @@ class Connection:
         self._opened = asyncio.Event()
         self._acknowledged = asyncio.Event()
         self._lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._lost.add_done_callback(lambda lost: None if lost.cancelled() else lost.exception())  # another came first
         self._pausing: asyncio.Task[None] | None = None
         self._heard = time.monotonic()
         self._log = _log.bind(channel=subscription.channel, epoch=journal.epoch)
@@ -102,8 +103,8 @@ class Connection:
         if reason == "shutdown":
             self._drain()
         self.is_over = True
-        for task in [*tasks, *filter(None, [self._pausing])]:
-            task.cancel()
+        for ended in [*waiting, *filter(None, [self._pausing])]:
+            ended.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         (self._log.info if reason == "shutdown" else self._log.warning)("connection over", reason=reason, detail=detail)
         await asyncio.gather(self._hang_up(), self._close_journal(reason, stop))
@@ -127,8 +128,12 @@ class Connection:
                 return
             if self.journal.is_full:
                 self._pausing = asyncio.create_task(self._pause(receive_loop))
-            else:
+                return
+            try:
                 receive()
+            except Exception as error:  # noqa: BLE001  whatever it is, the loop would end without a word
+                self._log.exception("the receive loop failed")
+                self._lose("crash", repr(error))
 
         client.receive_loop = receive_loop
 
@@ -268,15 +273,17 @@ class Connection:
                 self._handle(message)
 
     async def _hang_up(self) -> None:
-        client, clients = self._client, self.exchange.clients or {}
+        client: Any = self._client
         if client is None:
             return
-        if clients.get(client.url) is client:
-            del clients[client.url]
+        clients: dict[str, Any] = self.exchange.clients or {}
+        url: str = client.url
+        if clients.get(url) is client:
+            del clients[url]
         try:
             async with asyncio.timeout(self.timing.farewell):
                 await client.close()
-        except (OSError, TimeoutError) as error:
+        except Exception as error:  # noqa: BLE001  it is over for us, whatever ccxt and the socket make of it
             self._log.info("the socket was not closed politely", error=repr(error))
 
     async def _close_journal(self, reason: Reason, stop: asyncio.Event) -> None:
