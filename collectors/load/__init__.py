@@ -1,0 +1,9 @@
+"""From journals to the ingestor's database: every row once, whatever is killed in between."""
+
+from __future__ import annotations
+
+from collectors.load.database import Database, StreamTakenError
+from collectors.load.loader import Loader, Totals
+from collectors.load.replay import replay
+
+__all__ = ["Database", "Loader", "StreamTakenError", "Totals", "replay"]
