@@ -76,18 +76,19 @@ def connect(options: Mapping[str, Any], database: str, *, read_only: bool) -> Co
         f"-c default_transaction_read_only={'on' if read_only else 'off'}"
     )
     try:
-        return psycopg.connect(**parameters, options=settings, autocommit=True)
+        # No prepared statements: nothing here runs often, and poolers that share sessions trip over them.
+        return psycopg.connect(**parameters, options=settings, autocommit=True, prepare_threshold=None)
     except psycopg.OperationalError as error:
         reason = " ".join(str(error).split())
         server = f"{parameters.get('host', 'the local socket')}, port {parameters['port']}"
         where = f"database {database} on {server}, as {parameters['user']}"
-        # libpq gives no SQLSTATE for a failed login; FATAL is the server's word, so one did answer.
-        if "FATAL:" in reason:
+        # libpq gives no SQLSTATE for a failed login. FATAL is the server's word, the others are of talks with one.
+        if any(sign in reason for sign in ("FATAL:", "fe_sendauth", "SSL", "certificate")):
             raise PostgresError(
-                f"{where}: the server refused the connection: {reason}. Check login_user, login_password and "
-                "pg_hba.conf."
+                f"{where}: the server refused the connection: {reason}. Check login_user, login_password, "
+                "ssl_mode, ca_cert and the server's pg_hba.conf."
             ) from error
         raise UnreachableError(
-            f"{where}: no connection: {reason}. Check that the server runs, and login_host (a folder for a socket), "
-            "login_port and ssl_mode."
+            f"{where}: no connection: {reason}. Check that the server runs, and login_host (a folder for a socket) "
+            "and login_port."
         ) from error
