@@ -131,6 +131,7 @@ class Listener:
         self.frames = 0
         self.requests = 0
         self.subscribers: dict[str, set[Connection]] = {}
+        self.acknowledged: dict[str, int] = {}
         self._feed = feed
         self._log = log
         self._random = Random(f"{seed} {name}")  # noqa: S311 - reproducible on purpose
@@ -439,6 +440,7 @@ class Listener:
         connection.streams.update(streams)
         for stream in streams:
             self.subscribers.setdefault(stream, set()).add(connection)
+            self.acknowledged[stream] = time.time_ns()
         if streams:
             self._feed.subscribed()
 

@@ -297,7 +297,8 @@ class Simulator:
                     "url": self.rest_url(name),
                     "connections": len(listener.connections),
                     "accepted": listener.accepted,
-                    "streams": len([1 for connections in listener.subscribers.values() if connections]),
+                    "streams": sorted(stream for stream, them in listener.subscribers.items() if them),
+                    "acknowledged": listener.acknowledged,
                     "frames": listener.frames,
                     "requests": listener.requests,
                 }

@@ -1,0 +1,309 @@
+"""The promises of the whole chain: what an ingestor could commit is in the datalake, exactly; the rest is a listed gap.
+
+Real processes throughout: an exchange, recorders, loaders, sync, and a real database. Each scenario first proves that
+the harm happened, then that it did none.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from collectors.simulator import Truth
+from tests.conftest import fresh_database
+from tests.integration.harness.compare import assert_books, assert_equal, assert_missing_lies_in_gaps, gaps, true_rows
+from tests.integration.harness.fleet import CHANNELS, COMMIT_INTERVAL_S, Fleet, Ingestor
+from tests.integration.harness.process import Process, until
+
+pytestmark = pytest.mark.database
+SYMBOLS = ["BTCUSDT", "ETHUSDT"]
+STREAMS = 3 * len(SYMBOLS)
+RESYNCHRONISATION_S = 15.0
+"""Reconnecting with back-off, subscribing, a snapshot: at most this on a small, busy machine."""
+START_S = 12.0
+"""A recorder's start: Python, ccxt, the list of markets."""
+MakeFleet = Callable[..., Fleet]
+
+
+@pytest.fixture
+def make_fleet(tmp_path: Path, server_dsn: str, datalake_dsn: str) -> Iterator[MakeFleet]:
+    """Builds a fleet of so many ingestors with fresh databases, and clears it away."""
+    with ExitStack() as stack:
+
+        def make(ingestors: int = 2, **options: Any) -> Fleet:
+            database = contextmanager(fresh_database)
+            dsns = [stack.enter_context(database(server_dsn, "ingestor")) for _ in range(ingestors)]
+            fleet = Fleet(tmp_path, dsns, datalake_dsn, symbols=SYMBOLS, **options)
+            stack.callback(fleet.close)
+            return fleet
+
+        yield make
+
+
+def trade_for(seconds: float) -> None:
+    """Let the exchange trade: time is what a scenario is made of, and no outcome depends on its length."""
+    time.sleep(seconds)
+
+
+def last_moment() -> int:
+    """A moment up to which every listener must have received something, ns since 1970."""
+    return time.time_ns() - 1_000_000_000
+
+
+def query(dsn: str, text: str) -> list[tuple[Any, ...]]:
+    with psycopg.connect(dsn) as connection:
+        return connection.execute(text.encode()).fetchall()
+
+
+def endings(ingestor: Ingestor) -> set[str]:
+    """Why coverage on this ingestor ended."""
+    return {str(row[0]) for row in query(ingestor.dsn, "SELECT ended_by FROM coverage WHERE ended_by IS NOT NULL")}
+
+
+def missing_on(fleet: Fleet, ingestor: Ingestor, since_ns: int) -> dict[str, int]:
+    """How many true events of each channel this ingestor has not: the harm that the other one makes good."""
+    truth = Truth.read(fleet.exchange.truth_folder)
+    column = {"trades": "trade_id::bigint", "quotes": "update_id", "book_events": "last_id"}
+    missing = dict.fromkeys(CHANNELS, 0)
+    for symbol, instrument in fleet.instruments.items():
+        for channel in CHANNELS:
+            text = f"SELECT {column[channel]} FROM {channel} WHERE instrument_id = {instrument}"
+            have = {row[0] for row in query(ingestor.dsn, text)}
+            true = true_rows(truth.symbols[symbol], channel)
+            missing[channel] += sum(sent.last_id not in have for sent in true if sent.sent_ns >= since_ns)
+    return missing
+
+
+def assert_no_gap(fleet: Fleet, since_ns: int, until_ns: int) -> None:
+    with psycopg.connect(fleet.datalake_dsn) as connection:
+        for symbol, instrument in fleet.instruments.items():
+            for channel in CHANNELS:
+                found = gaps(connection, instrument, channel, since_ns, until_ns)
+                assert found == [], f"{symbol} {channel}: {found} in {since_ns} to {until_ns}"
+
+
+def test_the_datalake_equals_the_exchange_when_all_is_well(make_fleet: MakeFleet) -> None:
+    # More levels than a snapshot holds, so that the horizon is a real one.
+    fleet = make_fleet(levels=5200)
+    fleet.record()
+    since = time.time_ns()
+    trade_for(15)
+    ended = last_moment()
+    fleet.finish_recording()
+    fleet.load_and_sync()
+    rows = assert_equal(fleet, since)
+    assert all(rows[channel] > 200 for channel in CHANNELS), rows
+    assert_books(fleet, since_ns=since, samples=100, seed=1)
+    assert_no_gap(fleet, since + 3_000_000_000, ended)  # a book is covered from its first bridged snapshot on
+    before = fleet.count(fleet.datalake_dsn, "trades")
+    fleet.load_and_sync()
+    assert fleet.count(fleet.datalake_dsn, "trades") == before
+    assert_equal(fleet, since)
+
+
+def test_a_killed_recorder_costs_nothing_while_the_other_listens(make_fleet: MakeFleet) -> None:
+    fleet = make_fleet()
+    fleet.record()
+    since = time.time_ns()
+    trade_for(4)
+    first = fleet.ingestors[0]
+    assert first.recorder is not None
+    first.recorder.kill()
+    until(lambda: not fleet.exchange.streams(first.name), "the exchange noticing that a recorder is dead")
+    trade_for(3)
+    fleet.keep(first.record())
+    first.wait_subscribed(SYMBOLS)
+    trade_for(4)
+    fleet.finish_recording()
+    fleet.load_and_sync()
+    assert "crash" in endings(first)
+    assert all(missing_on(fleet, first, since).values()), "the recorder missed nothing: this run proved nothing"
+    assert_equal(fleet, since)
+    assert_books(fleet, since_ns=since, samples=20, seed=2)
+
+
+@pytest.mark.parametrize("seed", [1])
+def test_a_loader_killed_at_20_random_points_neither_loses_nor_doubles(make_fleet: MakeFleet, seed: int) -> None:
+    chance = random.Random(seed)
+    fleet = make_fleet(ingestors=1)  # alone, so that no other ingestor makes good what it would lose
+    only = fleet.ingestors[0]
+    fleet.record()
+    since = time.time_ns()
+    progressed = 0
+    for _ in range(20):
+        before = fleet.count(only.dsn, "load_batches")
+        loader = fleet.keep(only.load_on())
+        assert loader.kill_within(chance.uniform(0.7, 2.0)), "a loader that is to go on ended by itself"
+        progressed += fleet.count(only.dsn, "load_batches") > before
+    assert progressed >= 8, f"only {progressed} of 20 lives loaded anything: this run proved little"
+    fleet.finish_recording()
+    fleet.load_and_sync()
+    assert_equal(fleet, since)
+    assert_books(fleet, since_ns=since, samples=20, seed=seed)
+    assert endings(only) == {"shutdown"}, "a loader's death is no gap"
+
+
+@pytest.mark.parametrize("seed", [1])
+def test_a_sync_killed_at_20_random_points_neither_loses_nor_doubles(make_fleet: MakeFleet, seed: int) -> None:
+    chance = random.Random(seed)
+    fleet = make_fleet()
+    fleet.record()
+    since = time.time_ns()
+    loaders = [fleet.keep(ingestor.load_on()) for ingestor in fleet.ingestors]
+    progressed = 0
+    for _ in range(20):
+        before = _watermark(fleet)
+        sync = fleet.keep(Process(fleet.folder / "sync.log", "sync", "--config", str(fleet.config), "--every", "50ms"))
+        assert sync.kill_within(chance.uniform(0.7, 2.0)), "a sync that is to go on ended by itself"
+        progressed += _watermark(fleet) > before
+    assert progressed >= 8, f"only {progressed} of 20 lives merged anything: this run proved little"
+    fleet.finish_recording()
+    for loader in loaders:
+        loader.stop()
+    fleet.load_and_sync()
+    assert_equal(fleet, since)
+    assert_books(fleet, since_ns=since, samples=20, seed=seed)
+
+
+def _watermark(fleet: Fleet) -> int:
+    return int(query(fleet.datalake_dsn, "SELECT coalesce(sum(batch), 0) FROM watermarks")[0][0])
+
+
+def test_databases_that_lose_every_connection_lose_no_row(make_fleet: MakeFleet, server_dsn: str) -> None:
+    fleet = make_fleet()
+    fleet.record()
+    since = time.time_ns()
+    running = Supervised(fleet)
+    trade_for(3)
+    ended = 0
+    for _ in range(4):
+        for dsn in (*(ingestor.dsn for ingestor in fleet.ingestors), fleet.datalake_dsn):
+            name = psycopg.conninfo.conninfo_to_dict(dsn)["dbname"]
+            with psycopg.connect(server_dsn, dbname="postgres", autocommit=True) as admin:
+                text = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
+                ended += len(admin.execute(text, (name,)).fetchall())
+        running.go_on(3)
+    assert ended >= 8, f"{ended} connections ended: hardly anybody was connected"
+    fleet.finish_recording()
+    running.stop()
+    fleet.load_and_sync()
+    assert_equal(fleet, since)
+    assert_books(fleet, since_ns=since, samples=20, seed=3)
+
+
+class Supervised:
+    """Loaders and a sync that go on; one that ends is started again, as systemd does."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._starts: list[Callable[[], Process]] = [ingestor.load_on for ingestor in fleet.ingestors]
+        self._starts.append(
+            lambda: Process(fleet.folder / "sync.log", "sync", "--config", str(fleet.config), "--every", "100ms")
+        )
+        self._running = [fleet.keep(start()) for start in self._starts]
+
+    def go_on(self, seconds: float) -> None:
+        """Watch for so long."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            for place, process in enumerate(self._running):
+                if not process.is_alive():
+                    self._running[place] = self._fleet.keep(self._starts[place]())
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        """An orderly end of those alive."""
+        for process in self._running:
+            if process.is_alive():
+                process.stop()
+
+
+def test_an_ingestor_that_is_cut_off_is_made_good_by_the_other(make_fleet: MakeFleet) -> None:
+    fleet = make_fleet()
+    fleet.record()
+    since = time.time_ns()
+    first = fleet.ingestors[0]
+    trade_for(3)
+    fleet.exchange.fault("refuse", first.name, seconds=8)
+    until(lambda: not fleet.exchange.streams(first.name), "the cut")
+    until(lambda: len(fleet.exchange.streams(first.name)) == STREAMS, "the way back", 60)
+    trade_for(3)
+    assert fleet.exchange.faults(first.name)["disconnect"] >= 1
+    fleet.finish_recording()
+    fleet.load_and_sync()
+    assert "disconnect" in endings(first)
+    assert all(missing_on(fleet, first, since).values()), "the ingestor missed nothing: this run proved nothing"
+    assert not any(missing_on(fleet, fleet.ingestors[1], since).values())
+    assert_equal(fleet, since)
+    assert_books(fleet, since_ns=since, samples=20, seed=4)
+
+
+def test_frames_dropped_doubled_swapped_and_cut_on_one_ingestor_leave_no_trace(make_fleet: MakeFleet) -> None:
+    fleet = make_fleet()
+    fleet.record()
+    since = time.time_ns()
+    first = fleet.ingestors[0]
+    for kind in ("drop", "duplicate", "reorder", "malformed"):
+        fleet.exchange.fault(kind, first.name, probability=0.02)
+    trade_for(15)
+    faults = fleet.exchange.faults(first.name)
+    fleet.exchange.clear_faults()
+    trade_for(1)
+    fleet.finish_recording()
+    fleet.load_and_sync()
+    assert all(faults.get(kind, 0) > 5 for kind in ("drop", "duplicate", "reorder", "malformed")), faults
+    assert all(missing_on(fleet, first, since).values()), "the ingestor missed nothing: this run proved nothing"
+    assert "sequence" in endings(first)
+    parked = fleet.count(first.dsn, "parked_frames")
+    assert parked == faults["malformed"], "what cannot be decoded is kept by reference"
+    assert_equal(fleet, since)
+    assert_books(fleet, since_ns=since, samples=20, seed=5)
+
+
+@pytest.mark.parametrize("harm", ["refused", "killed"])
+def test_what_nobody_heard_lies_in_a_gap_no_longer_than_the_outage(make_fleet: MakeFleet, harm: str) -> None:
+    fleet = make_fleet()
+    fleet.record()
+    since = time.time_ns()
+    trade_for(4)
+    began = time.time_ns()
+    if harm == "refused":
+        fleet.exchange.fault("refuse", "*", seconds=4)
+        until(lambda: not any(fleet.exchange.streams(one.name) for one in fleet.ingestors), "the outage")
+        may_take = RESYNCHRONISATION_S + 4
+    else:
+        for ingestor in fleet.ingestors:
+            assert ingestor.recorder is not None
+            ingestor.recorder.kill()
+        for ingestor in fleet.ingestors:
+            fleet.keep(ingestor.record())
+        may_take = RESYNCHRONISATION_S + START_S
+    for ingestor in fleet.ingestors:
+        ingestor.wait_subscribed(SYMBOLS)
+    back = {  # when the first ingestor was subscribed again, by stream
+        stream: min(fleet.exchange.acknowledged(one.name)[stream] for one in fleet.ingestors)
+        for stream in fleet.exchange.acknowledged(fleet.ingestors[0].name)
+    }
+    trade_for(6)
+    ended = last_moment()
+    fleet.finish_recording()
+    fleet.load_and_sync()
+    reports = assert_missing_lies_in_gaps(fleet, since + 2_000_000_000, ended)
+    kinds = {"trades": "trade", "quotes": "bookTicker", "book_events": "depth@100ms"}
+    for report in reports:
+        where = f"{report.symbol} {report.channel}"
+        assert report.missing > 0, f"{where}: nothing is missing, so nothing was proven"
+        ((start, end),) = report.gaps
+        # Commits happen each interval; the last one before the end may also have been waiting for the disk.
+        assert start >= began // 1000 - (COMMIT_INTERVAL_S + 1.0) * 1e6, f"{where}: starts long before the outage"
+        subscribed = back[f"{report.symbol.lower()}@{kinds[report.channel]}"] // 1000
+        resynchronised = RESYNCHRONISATION_S if report.channel == "book_events" else 1.0
+        assert end <= subscribed + resynchronised * 1e6, f"{where}: ends {(end - subscribed) / 1e6} s after the reply"
+        assert (end - start) / 1e6 <= may_take + COMMIT_INTERVAL_S, f"{where}: {(end - start) / 1e6} s"
