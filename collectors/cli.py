@@ -5,20 +5,22 @@ Exit codes: 0 whole, 1 found something, 2 wrong usage or configuration, 3 and ab
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Annotated, Any
 
 import psycopg
 import typer
 from typer.core import TyperGroup
 
-from collectors import log, universe_cli
+from collectors import __version__, log, universe_cli
+from collectors.coverage.cli import continuity
 from collectors.decode import UnknownExchangeError
 from collectors.errors import CryptopipError, UsageError
 from collectors.journal import JournalError
 from collectors.journal import cli as journal_cli
+from collectors.load.cli import load, replay
 from collectors.record.cli import record
 from collectors.simulator.cli import simulate
+from collectors.sync.cli import sync
 
 # What an operator can act on; anything else is a fault of the program and shows its traceback.
 _ANSWERS = (CryptopipError, UnknownExchangeError, JournalError, psycopg.Error, OSError)
@@ -64,7 +66,7 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"cryptopip {version('cryptopip')}")
+        typer.echo(f"cryptopip {__version__}")
         raise typer.Exit
 
 
@@ -79,8 +81,8 @@ def common(
     log.setup(debug=debug)
 
 
-app.command("record")(record)
-app.command("simulate")(simulate)
+for command in (record, load, sync, continuity, replay, simulate):
+    app.command(command.__name__)(command)
 app.add_typer(journal_cli.app, name="journal")
 app.add_typer(universe_cli.app, name="universe")
 

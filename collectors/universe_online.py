@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from typing import Any
 
-import ccxt.async_support  # type: ignore[import-untyped]
+import ccxt.async_support
 
 from collectors.config import Config, Endpoint
 from collectors.errors import CryptopipError, UsageError
