@@ -44,7 +44,7 @@ class Interval(Struct, frozen=True):
 
 
 class Edge(Struct, frozen=True):
-    """Where an ingestor's listening ended before a gap (``ended_by`` None while the end is not known), or began after."""
+    """Where an ingestor's listening ended before a gap (``ended_by`` None: end not known), or began after it."""
 
     ingestor: str
     at: datetime

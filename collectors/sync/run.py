@@ -158,8 +158,8 @@ def _merge_range(
             if rows != batches.rows[spec.name]:
                 raise SourceError(
                     f"batches {batches.first} to {batches.last} of {stream.key} say"
-                    f" {batches.rows[spec.name]} {spec.name} and the table has {rows}: rows were removed or added by hand;"
-                    " load their journals again into a new database"
+                    f" {batches.rows[spec.name]} {spec.name} and the table has {rows}:"
+                    " rows were removed or added by hand; load their journals again into a new database"
                 )
             counts[spec.name] = target.merge(lake, spec, stream.ingestor) if rows else target.Merged(0, 0, 0)
         target.merge_connections(lake, incarnation, stream, source.read_connections(ingestor, stream, batches))
