@@ -373,7 +373,7 @@ def test_community_is_refused_on_a_server_of_the_apache_edition_before_any_migra
     assert "the server still runs the apache edition" in target.ok(check=True, edition="community")["warnings"][0]
 
 
-def test_a_wrong_password_is_said_and_never_taken_for_a_new_host(target: Target, server_dsn: str) -> None:
+def test_a_refused_login_is_said_and_never_taken_for_a_new_host(target: Target, server_dsn: str) -> None:
     role = target.owner
     with psycopg.connect(server_dsn, dbname="postgres", autocommit=True) as admin:
         admin.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'right' CONNECTION LIMIT 0").format(sql.Identifier(role)))
