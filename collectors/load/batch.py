@@ -96,7 +96,8 @@ class Batch(Struct):
     @property
     def is_empty(self) -> bool:
         """Whether nothing but the time it reaches to would be written."""
-        return not (self.frames or self.parked or self.rejected or self.damages or self.intervals or self.is_done)
+        kept = self.frames or self.parked or self.rejected or self.damages or self.intervals or self.is_done
+        return not (kept or any(self.rows.values()))  # a snapshot is a row without a frame
 
 
 class Instruments:
