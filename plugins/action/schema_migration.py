@@ -30,24 +30,26 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible has no type hin
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """The module's result. Raises AnsibleActionFail where the folder of migrations is not there."""
-        super().run(tmp, task_vars)
-        arguments = dict(self._task.args)
-        if arguments.get("path"):
-            result: dict[str, Any] = self._execute_module(module_args=arguments, task_vars=task_vars)
-            return result
-        packed = pack(self._folder(arguments.pop("src", None), arguments.get("kind")))
-        remote_folder = self._make_tmp_path()
+        super().run(tmp, task_vars)  # makes the folder for transfers on the host
+        remote_folder = self._connection._shell.tmpdir
         try:
-            arguments["path"] = self._connection._shell.join_path(remote_folder, "migrations.tar")
-            with tempfile.NamedTemporaryFile(suffix=".tar") as local:
-                local.write(packed)
-                local.flush()
-                self._transfer_file(local.name, arguments["path"])
-            self._fixup_perms2((remote_folder, arguments["path"]))
-            result = self._execute_module(module_args=arguments, task_vars=task_vars)
+            arguments = dict(self._task.args)
+            if not arguments.get("path"):
+                folder = self._folder(arguments.pop("src", None), arguments.get("kind"))
+                arguments["path"] = self._carry(pack(folder), remote_folder)
+            result: dict[str, Any] = self._execute_module(module_args=arguments, task_vars=task_vars)
         finally:
             self._remove_tmp_path(remote_folder)
         return result
+
+    def _carry(self, packed: bytes, remote_folder: str) -> str:
+        remote: str = self._connection._shell.join_path(remote_folder, "migrations.tar")
+        with tempfile.NamedTemporaryFile(suffix=".tar") as local:
+            local.write(packed)
+            local.flush()
+            self._transfer_file(local.name, remote)
+        self._fixup_perms2((remote_folder, remote))
+        return remote
 
     def _folder(self, src: str | None, kind: str | None) -> Path:
         if src is None:

@@ -424,7 +424,8 @@ def _ansible(target: Target, *flags: str, **options: Any) -> tuple[int, str]:
         "-m",
         "cryptopip.marketdata.schema_migration",
     ]
-    environment = {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_LOCALHOST_WARNING": "0"}
+    remote = target.folder.parent / "remote"
+    environment = {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_REMOTE_TMP": str(remote)}
     ran = subprocess.run(
         [*command, "-a", json.dumps(arguments), *flags],
         cwd=ROOT,
@@ -434,6 +435,7 @@ def _ansible(target: Target, *flags: str, **options: Any) -> tuple[int, str]:
         timeout=120,
         check=False,
     )
+    assert list(remote.iterdir()) == [], "something was left on the host"
     return ran.returncode, ran.stdout + ran.stderr
 
 
