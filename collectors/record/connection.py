@@ -10,6 +10,7 @@ from typing import Any
 import ccxt
 import structlog
 from aiohttp import WSMsgType
+from ccxt.async_support.base.ws.client import MSG_SIZE_OVERHEAD
 from msgspec import Struct
 
 from collectors.decode import BookIds, Decoder
@@ -73,38 +74,36 @@ class Connection:
         self.books = {native_id: BookChain() for native_id in subscription.instruments}
         self.is_subscribed = False
         self.is_over = False
-        self.received_ns = 0
+        self._replied_ns = 0
         self._client: Any = None
         self._opened = asyncio.Event()
         self._acknowledged = asyncio.Event()
-        self._lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._lost.add_done_callback(lambda lost: None if lost.cancelled() else lost.exception())  # another came first
-        self._pausing: asyncio.Task[None] | None = None
-        self._heard = time.monotonic()
+        self._reply: Callable[[Any], None] = lambda _: None
+        self._handle: Callable[[Any], None] | None = None
+        self._is_pausing = False
         self._log = _log.bind(channel=subscription.channel, epoch=journal.epoch)
 
     async def live(self, stop: asyncio.Event) -> Reason:
         """Dial, subscribe, record until the socket, a task of ours or ``stop`` ends it; the reason."""
         CONNECTION.set(self)
-        commits = asyncio.create_task(self.journal.run(), name="commits")
         tasks = [
-            commits,
+            asyncio.create_task(self.journal.run(), name="commits"),
             asyncio.create_task(self._watch(), name="watch"),
+            asyncio.create_task(self._read(), name="read"),
             asyncio.create_task(self._keep_alive(), name="keep alive"),
             asyncio.create_task(self._guard_disk(), name="guard disk"),
             asyncio.create_task(stop.wait(), name="stop"),
         ]
-        waiting: list[asyncio.Future[Any]] = [*tasks, self._lost]
         try:
-            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             reason, detail = _why(done, stop)
         except asyncio.CancelledError:
             reason, detail = "shutdown", "cancelled"
         if reason == "shutdown":
             self._drain()
         self.is_over = True
-        for ended in [*waiting, *filter(None, [self._pausing])]:
-            ended.cancel()
+        for task in tasks:
+            task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         (self._log.info if reason == "shutdown" else self._log.warning)("connection over", reason=reason, detail=detail)
         await asyncio.gather(self._hang_up(), self._close_journal(reason, stop))
@@ -113,33 +112,17 @@ class Connection:
     # -- called by the exchange's client --
 
     def adopt(self, client: Any) -> None:
-        """Take over ccxt's new client: frames come here first, pings and the pace of reading are ours."""
+        """Take over ccxt's new client: it dials and sends, we receive, and hand it what is not data."""
         self._client = client
         client.connection_of_ours = self
+        client.receive_loop = lambda: None
         if client.ping is None:
             client.keepAlive = 0  # ends ccxt's ping loop: ours pings at the protocol's level
-        client.handle_message = self._handle
-        client.handle_text_or_binary_message = self._tapped(client.handle_text_or_binary_message)
-        self._to_ccxt = type(client).handle_message.__get__(client)
-        receive = client.receive_loop
-
-        def receive_loop() -> None:
-            if self.is_over:
-                return
-            if self.journal.is_full:
-                self._pausing = asyncio.create_task(self._pause(receive_loop))
-                return
-            try:
-                receive()
-            except Exception as error:  # noqa: BLE001  whatever it is, the loop would end without a word
-                self._log.exception("the receive loop failed")
-                self._lose("crash", repr(error))
-
-        client.receive_loop = receive_loop
+        self._reply = client.handle_text_or_binary_message
+        client.handle_text_or_binary_message = self._frame  # what ccxt unpacked of a binary message comes here
 
     def opened(self) -> None:
         """The socket is open."""
-        self._heard = time.monotonic()
         self._opened.set()
 
     def acknowledged(self) -> None:
@@ -148,59 +131,66 @@ class Connection:
             return
         self._acknowledged.set()
         symbols = list(self.subscription.instruments)
-        self.journal.mark(Subscribed(self.received_ns, self.subscription.channel, symbols))
+        self.journal.mark(Subscribed(self._replied_ns, self.subscription.channel, symbols))
         self.is_subscribed = True
         self._log.info("subscribed", symbols=len(symbols))
         if self.subscription.channel == "book_events":
             for native_id in symbols:
                 self.want_snapshot(self, native_id)
 
-    def _handle(self, message: Any) -> None:
-        """Every message of the socket; ccxt's receive loop calls this and must not see it raise."""
-        if message.type is WSMsgType.TEXT:
-            self._text(message.data)
-            return
-        now = time.time_ns()
-        self._heard = time.monotonic()
+    async def _read(self) -> None:
+        """Receive until the socket is closed. Stamp, journal, and only then look inside."""
+        await self._opened.wait()
+        journal, client, prefix, clock = self.journal, self._client, self.venue.data_prefix, time.time_ns
+        append_line, inspect, other, cut = journal.append_line, self._inspect, self._other, len(prefix)
+        is_book, text = self.subscription.channel == "book_events", WSMsgType.TEXT
+
+        def handle(message: Any) -> None:
+            if message.type is text:
+                data = message.data
+                now = clock()
+                append_line(f"{now} {data}\n")
+                if is_book or data[:cut] != prefix:
+                    inspect(now, data.encode(errors="surrogateescape"), data)
+            else:
+                other(message)
+
+        self._handle = handle
+        while True:
+            handle(await client.connection.receive())
+            _empty(client.buffer, handle)
+            if journal.is_full:
+                await self._pause()
+
+    def _other(self, message: Any) -> None:
+        """What is no text: heartbeats, binary frames, the end."""
         if message.type in (WSMsgType.PING, WSMsgType.PONG):
-            self.journal.heartbeat(now)
-        self._guarded(self._to_ccxt, message)  # unpacks binary messages, which then come through the tap
+            self.journal.heartbeat(time.time_ns())
+        self._guarded(type(self._client).handle_message, self._client, message)
         if message.type in (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR):
-            self._lose(
-                "disconnect", f"the exchange closed the socket ({message.type.name} {message.data} {message.extra})"
+            raise ConnectionEndedError(
+                "disconnect", f"socket closed: {message.type.name} {message.data} {message.extra}"
             )
 
-    def _tapped(self, reply: Callable[[Any], None]) -> Callable[[Any], None]:
-        """Seam 1: every frame as received, before anything parses it."""
-        append, prefix, clock = self.journal.append, self.venue.data_prefix, time.time_ns
-        is_book = self.subscription.channel == "book_events"
-        channel_of, book_ids = self.decoder.channel_of, self.decoder.book_ids
+    def _frame(self, data: str | bytes) -> None:
+        """A frame that ccxt unpacked."""
+        now = time.time_ns()
+        self.journal.append(now, data)
+        self._inspect(now, data.encode(errors="surrogateescape") if isinstance(data, str) else data, data)
 
-        def frame(data: str | bytes) -> None:
-            if self.is_over:
-                return
-            now = clock()
-            append(now, data)
-            self._heard = time.monotonic()
-            if isinstance(data, str) and data.startswith(prefix):
-                if is_book and (ids := book_ids(data.encode())) is not None:
-                    self._book(ids, now)
-                return
-            raw = data.encode(errors="surrogateescape") if isinstance(data, str) else data
-            if channel_of(raw) is None:
-                self.received_ns = now
-                self._guarded(reply, data)
-            elif is_book and (ids := book_ids(raw)) is not None:
-                self._book(ids, now)
+    def _inspect(self, now: int, raw: bytes, data: str | bytes) -> None:
+        """Check a book's chain; hand replies to ccxt."""
+        if self.subscription.channel == "book_events" and (ids := self.decoder.book_ids(raw)) is not None:
+            self._book(ids, now)
+        elif self.decoder.channel_of(raw) is None:
+            self._replied_ns = now
+            self._guarded(self._reply, data)
 
-        self._text = frame
-        return frame
-
-    def _guarded(self, handler: Callable[[Any], None], argument: Any) -> None:
+    def _guarded(self, handler: Callable[..., Any], *arguments: Any) -> None:
         try:
-            handler(argument)
-        except Exception:  # noqa: BLE001  ccxt's handlers raise anything; the frame is in the journal, so go on
-            self._log.exception("a handler failed on a reply", frame=str(argument)[:200])
+            handler(*arguments)
+        except Exception:  # noqa: BLE001  ccxt's raise anything; the frame is in the journal, so go on
+            self._log.exception("a handler failed on a reply", frame=str(arguments[-1])[:200])
 
     def _book(self, ids: BookIds, now: int) -> None:
         book = self.books.get(ids.native_id)
@@ -229,28 +219,29 @@ class Connection:
     async def _keep_alive(self) -> None:
         """Ping, and tell a quiet market from a dead socket by what is received."""
         await self._opened.wait()
-        opened = time.monotonic()
+        opened = heard = time.monotonic()
+        alive = 0
         while True:
-            if not self._client.closed():
-                try:
-                    async with asyncio.timeout(self.timing.stall):
-                        await self._client.connection.ping()
-                except (OSError, TimeoutError) as error:
-                    raise ConnectionEndedError("disconnect", f"cannot ping: {error!r}") from error
+            try:
+                async with asyncio.timeout(self.timing.stall):
+                    await self._client.connection.ping()
+            except (OSError, TimeoutError) as error:
+                raise ConnectionEndedError("disconnect", f"cannot ping: {error!r}") from error
             await asyncio.sleep(self.timing.ping)
             now = time.monotonic()
-            if self._pausing is not None and not self._pausing.done():
-                self._heard = now  # we are not listening: silence says nothing
-            elif now - self._heard > self.timing.stall:
-                raise ConnectionEndedError("stall", f"nothing received for {now - self._heard:.1f} s, not even pongs")
+            if self.journal.alive != alive or self._is_pausing:  # while we do not listen, silence says nothing
+                heard, alive = now, self.journal.alive
+            elif now - heard > self.timing.stall:
+                raise ConnectionEndedError("stall", f"nothing received for {now - heard:.1f} s, not even pongs")
             if not self._acknowledged.is_set() and now - opened > self.timing.acknowledge:
                 raise ConnectionEndedError("venue", f"no reply to the subscription within {now - opened:.0f} s")
 
-    async def _pause(self, receive_loop: Callable[[], None]) -> None:
+    async def _pause(self) -> None:
         self._log.warning("the journal's buffer is full: not reading the socket", fill=round(self.journal.fill, 2))
+        self._is_pausing = True
         await self.journal.wait_for_room()
+        self._is_pausing = False
         self._log.info("reading the socket again", fill=round(self.journal.fill, 2))
-        asyncio.get_running_loop().call_soon(receive_loop)
 
     async def _guard_disk(self) -> None:
         while True:
@@ -260,16 +251,12 @@ class Connection:
 
     # -- the end --
 
-    def _lose(self, reason: Reason, detail: str) -> None:
-        if not self._lost.done():
-            self._lost.set_exception(ConnectionEndedError(reason, detail))
-
     def _drain(self) -> None:
         """Journal what was received and not yet looked at."""
         buffer = self._client.buffer if self._client is not None else None
-        while buffer:
+        while buffer and self._handle is not None:
             message, _ = buffer.popleft()
-            if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
+            if message.type is WSMsgType.TEXT:
                 self._handle(message)
 
     async def _hang_up(self) -> None:
@@ -312,7 +299,24 @@ class Connection:
         await self.journal.abandon()
 
 
-def _why(done: set[asyncio.Future[Any]], stop: asyncio.Event) -> tuple[Reason, str]:
+def _empty(queue: Any, handle: Callable[[Any], None]) -> None:
+    """Handle all but one of the messages that aiohttp holds, without a turn of the event loop for each.
+
+    aiohttp resumes reading by the size of what it gives out itself, so the one left behind carries the size of all.
+    """
+    if queue is None or len(queue) < 2:
+        return
+    taken = 0
+    take = queue.popleft
+    for _ in range(len(queue) - 1):
+        message, size = take()
+        taken += size + MSG_SIZE_OVERHEAD
+        handle(message)
+    message, size = queue[0]
+    queue[0] = (message, size + taken)
+
+
+def _why(done: set[asyncio.Task[Any]], stop: asyncio.Event) -> tuple[Reason, str]:
     """The first cause among what ended; a task that failed by itself is a crash, with its traceback in the log."""
     for future in done:
         error = future.exception()

@@ -312,11 +312,11 @@ async def test_a_failed_handler_of_ours_takes_its_connection_down_and_a_new_epoc
     async with exchange() as simulator, recording(settings(simulator, tmp_path)) as recorder:
         victim = next(c for c in recorder.connections if c.subscription.channel == "trades")
 
-        def fail() -> bool:
+        async def fail() -> None:
             raise RuntimeError("a defect")
 
         with capture_logs() as logs:
-            monkeypatch.setattr(victim._client, "closed", fail)
+            monkeypatch.setattr(victim._client.connection, "ping", fail)
             await until(lambda: victim.is_over)
         assert any(entry["log_level"] == "error" and "failed" in entry["event"] for entry in logs)
         await until(lambda: is_synchronised(recorder))
