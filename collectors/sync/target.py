@@ -104,7 +104,12 @@ def _holder(connection: psycopg.Connection[Any]) -> str:
         " AND (l.classid::bigint << 32 | l.objid::bigint) = %s",
         [LOCK],
     ).fetchone()
-    return f"{row[0]!r}, server process {row[1]}, since {row[2]:%Y-%m-%d %H:%M:%S} UTC" if row else "it has just ended"
+    if row is None:
+        return "it has just ended"
+    application, pid, started = row
+    # Name and start are hidden from those who log in as another role than the holder.
+    who = f"{application!r}, since {started:%Y-%m-%d %H:%M:%S}, " if started is not None else ""
+    return f"{who}server process {pid}"
 
 
 def register(connection: psycopg.Connection[Any], incarnation: UUID, ingestor: str) -> None:

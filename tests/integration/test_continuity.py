@@ -16,6 +16,7 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from psycopg.conninfo import make_conninfo
 
 from collectors.coverage import Query, check_continuity
 from collectors.errors import CryptopipError, UsageError
@@ -196,7 +197,8 @@ def test_the_module_lists_gaps_changes_nothing_and_fails_only_when_asked(
 ) -> None:
     record(lake, 0, None)
     cover(lake, "ing1", 0, 100)
-    asked = {"dsn": lake_dsn, "until": at(130).isoformat(), "symbol": "BTC/*"}
+    reader = make_conninfo(lake_dsn, options="-c role=cryptopip_reader")
+    asked = {"dsn": reader, "until": at(130).isoformat(), "symbol": "BTC/*"}
     answer = run_module(command, **asked)
     assert (answer["changed"], answer["gap_count"], answer["gap_seconds"]) == (False, 1, 30.0)
     assert answer["channels"][0]["gaps"][0]["ended_by"] == {"ing1": "crash"}
