@@ -150,14 +150,14 @@ def _progress() -> Iterator[Callable[[Progress], None]]:
 
 
 def _log(report: SyncReport) -> None:
-    """One line for each source, failed or not."""
+    """One line for each source that had something, and one for the whole."""
     for source in report.sources:
         counts = {
             f"{channel}_{name}": getattr(each, name)
             for channel, each in source.channels.items()
             for name in ("pulled", "inserted")
         }
-        if source.error is None:
+        if source.batches:
             structlog.get_logger().info("merged", ingestor=source.ingestor, batches=source.batches, **counts)
     structlog.get_logger().info(
         "sync done",
