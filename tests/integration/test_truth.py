@@ -29,6 +29,9 @@ RESYNCHRONISATION_S = 15.0
 """Reconnecting with back-off, subscribing, a snapshot: at most this on a small, busy machine."""
 START_S = 12.0
 """A recorder's start: Python, ccxt, the list of markets."""
+TERMINATE = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND backend_type = 'client backend'
+"""
 MakeFleet = Callable[..., Fleet]
 
 
@@ -58,7 +61,7 @@ def last_moment() -> int:
 
 
 def query(dsn: str, text: str) -> list[tuple[Any, ...]]:
-    with psycopg.connect(dsn) as connection:
+    with psycopg.connect(dsn, client_encoding="UTF8") as connection:
         return connection.execute(text.encode()).fetchall()
 
 
@@ -82,7 +85,7 @@ def missing_on(fleet: Fleet, ingestor: Ingestor, since_ns: int) -> dict[str, int
 
 
 def assert_no_gap(fleet: Fleet, since_ns: int, until_ns: int) -> None:
-    with psycopg.connect(fleet.datalake_dsn) as connection:
+    with psycopg.connect(fleet.datalake_dsn, client_encoding="UTF8") as connection:
         for symbol, instrument in fleet.instruments.items():
             for channel in CHANNELS:
                 found = gaps(connection, instrument, channel, since_ns, until_ns)
@@ -139,8 +142,7 @@ def test_a_loader_killed_at_20_random_points_neither_loses_nor_doubles(make_flee
     progressed = 0
     for _ in range(20):
         before = fleet.count(only.dsn, "load_batches")
-        loader = fleet.keep(only.load_on())
-        assert loader.kill_within(chance.uniform(0.7, 2.0)), "a loader that is to go on ended by itself"
+        kill_at_work(only.dsn, lambda: fleet.keep(only.load_on()), chance)
         progressed += fleet.count(only.dsn, "load_batches") > before
     assert progressed >= 8, f"only {progressed} of 20 lives loaded anything: this run proved little"
     fleet.finish_recording()
@@ -160,8 +162,7 @@ def test_a_sync_killed_at_20_random_points_neither_loses_nor_doubles(make_fleet:
     progressed = 0
     for _ in range(20):
         before = _watermark(fleet)
-        sync = fleet.keep(Process(fleet.folder / "sync.log", "sync", "--config", str(fleet.config), "--every", "50ms"))
-        assert sync.kill_within(chance.uniform(0.7, 2.0)), "a sync that is to go on ended by itself"
+        kill_at_work(fleet.datalake_dsn, lambda: fleet.keep(fleet.sync_on()), chance)
         progressed += _watermark(fleet) > before
     assert progressed >= 8, f"only {progressed} of 20 lives merged anything: this run proved little"
     fleet.finish_recording()
@@ -170,6 +171,18 @@ def test_a_sync_killed_at_20_random_points_neither_loses_nor_doubles(make_fleet:
     fleet.load_and_sync()
     assert_equal(fleet, since)
     assert_books(fleet, since_ns=since, samples=20, seed=seed)
+
+
+def kill_at_work(dsn: str, start: Callable[[], Process], chance: random.Random) -> None:
+    """Start a process and SIGKILL it at a random moment of its first second with the database."""
+    began = query(dsn, "SELECT clock_timestamp()::text")[0][0]
+    process = start()
+    connected = (
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'"
+        f" AND pid <> pg_backend_pid() AND backend_start > '{began}'"
+    )
+    until(lambda: query(dsn, connected), f"{process.name} connecting", pause=0.02)
+    assert process.kill_within(chance.uniform(0.0, 1.0)), f"{process.name} was to go on and ended: {process.tail()}"
 
 
 def _watermark(fleet: Fleet) -> int:
@@ -187,8 +200,7 @@ def test_databases_that_lose_every_connection_lose_no_row(make_fleet: MakeFleet,
         for dsn in (*(ingestor.dsn for ingestor in fleet.ingestors), fleet.datalake_dsn):
             name = psycopg.conninfo.conninfo_to_dict(dsn)["dbname"]
             with psycopg.connect(server_dsn, dbname="postgres", autocommit=True) as admin:
-                text = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
-                ended += len(admin.execute(text, (name,)).fetchall())
+                ended += len(admin.execute(TERMINATE, (name,)).fetchall())
         running.go_on(3)
     assert ended >= 8, f"{ended} connections ended: hardly anybody was connected"
     fleet.finish_recording()
@@ -204,9 +216,7 @@ class Supervised:
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
         self._starts: list[Callable[[], Process]] = [ingestor.load_on for ingestor in fleet.ingestors]
-        self._starts.append(
-            lambda: Process(fleet.folder / "sync.log", "sync", "--config", str(fleet.config), "--every", "100ms")
-        )
+        self._starts.append(fleet.sync_on)
         self._running = [fleet.keep(start()) for start in self._starts]
 
     def go_on(self, seconds: float) -> None:

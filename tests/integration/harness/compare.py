@@ -92,7 +92,7 @@ def assert_equal(fleet: Fleet, since_ns: int) -> dict[str, int]:
     """
     truth = Truth.read(fleet.exchange.truth_folder)
     counted = dict.fromkeys(CHANNELS, 0)
-    with psycopg.connect(fleet.datalake_dsn) as connection:
+    with psycopg.connect(fleet.datalake_dsn, client_encoding="UTF8") as connection:
         for symbol, instrument in fleet.instruments.items():
             for channel in CHANNELS:
                 true = true_rows(truth.symbols[symbol], channel)
@@ -145,7 +145,7 @@ def assert_books(fleet: Fleet, *, since_ns: int, samples: int, seed: int) -> Non
     """At random update ids the datalake's book is the exchange's, down to the horizon of what the exchange served."""
     truth = Truth.read(fleet.exchange.truth_folder)
     random = Random(seed)
-    with psycopg.connect(fleet.datalake_dsn) as connection:
+    with psycopg.connect(fleet.datalake_dsn, client_encoding="UTF8") as connection:
         for symbol, instrument in fleet.instruments.items():
             (first,) = connection.execute(
                 "SELECT min(last_id) FROM book_events WHERE instrument_id = %s AND is_snapshot", (instrument,)
@@ -195,7 +195,7 @@ def assert_missing_lies_in_gaps(fleet: Fleet, since_ns: int, until_ns: int) -> l
     """
     truth = Truth.read(fleet.exchange.truth_folder)
     reports = []
-    with psycopg.connect(fleet.datalake_dsn) as connection:
+    with psycopg.connect(fleet.datalake_dsn, client_encoding="UTF8") as connection:
         for symbol, instrument in fleet.instruments.items():
             for channel in CHANNELS:
                 true = [sent for sent in true_rows(truth.symbols[symbol], channel) if sent.sent_ns >= since_ns]

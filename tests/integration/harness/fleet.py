@@ -88,7 +88,8 @@ class Fleet:
         self.instruments = {symbol: number for number, symbol in enumerate(symbols, 1)}
         self.exchange = Exchange(folder, names, symbols=symbols, rate=rate, levels=levels, seed=seed)
         universe = folder / "universe.yml"
-        universe.write_text(json.dumps({"version": 1, "instruments": [self._instrument(symbol) for symbol in symbols]}))
+        entries = json.dumps({"version": 1, "instruments": [self._instrument(symbol) for symbol in symbols]})
+        universe.write_text(entries.replace('"2017-08-17T04:00:00Z"', "2017-08-17T04:00:00Z"))  # a time only unquoted
         self.ingestors = [
             Ingestor(name, folder, dsn, universe, self.exchange) for name, dsn in zip(names, ingestor_dsns, strict=True)
         ]
@@ -105,8 +106,12 @@ class Fleet:
             )
         )
         self._processes: list[Process] = [self.exchange.process]
-        for kind, dsn in [("datalake", datalake_dsn), *(("ingestor", dsn) for dsn in ingestor_dsns)]:
-            self.run("universe", "load", str(universe), "--kind", kind, "--dsn", dsn)
+        try:
+            for kind, dsn in [("datalake", datalake_dsn), *(("ingestor", dsn) for dsn in ingestor_dsns)]:
+                self.run("universe", "load", str(universe), "--kind", kind, "--dsn", dsn)
+        except BaseException:
+            self.close()
+            raise
 
     def _instrument(self, native_id: str) -> dict[str, Any]:
         market = MARKETS[native_id]
@@ -137,6 +142,10 @@ class Fleet:
         """Start one pull of all ingestors."""
         return self.keep(Process(self.folder / "sync.log", "sync", "--config", str(self.config), "--wait"))
 
+    def sync_on(self) -> Process:
+        """Start a sync that goes on until it is told to stop."""
+        return Process(self.folder / "sync.log", "sync", "--config", str(self.config), "--every", "50ms")
+
     def record(self) -> None:
         """Start every recorder and wait until all are subscribed."""
         for ingestor in self.ingestors:
@@ -159,7 +168,7 @@ class Fleet:
 
     def count(self, dsn: str, table: str) -> int:
         """Rows of a table."""
-        with psycopg.connect(dsn) as connection:
+        with psycopg.connect(dsn, client_encoding="UTF8") as connection:
             row = connection.execute(f"SELECT count(*) FROM {table}".encode()).fetchone()
             assert row is not None
             return int(row[0])
