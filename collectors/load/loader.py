@@ -24,7 +24,7 @@ from collectors.journal import Group, Position, SegmentReader, segment_of, segme
 from collectors.load.batch import Batch, build, build_parked
 from collectors.load.coverage import Coverage
 from collectors.load.database import Database, ParkedFrame, StreamTakenError
-from collectors.load.source import SegmentSource, Source
+from collectors.load.source import PIECE_BYTES, SegmentSource, Source
 from collectors.notify import Notifier
 
 _log = structlog.get_logger(__name__)
@@ -80,9 +80,9 @@ class Session:
             self._coverages[epoch] = found
         return found
 
-    def load(self, source: Source, limit: int | None = None) -> bool:
+    def load(self, source: Source, limit: int = PIECE_BYTES) -> bool:
         """Take what the source has and give it to the database; whether there was anything."""
-        piece = source.take() if limit is None else source.take(limit)
+        piece = source.take(limit)
         ended_by = piece.ended_by
         if not piece.items and ended_by is None:
             return False
@@ -222,13 +222,22 @@ class Loader:
     """Loads one stream from its folder of segments until told to stop."""
 
     def __init__(
-        self, folder: Path, dsn: str, ingestor: str, decoder: Decoder, *, notifier: Notifier | None = None
+        self,
+        folder: Path,
+        dsn: str,
+        ingestor: str,
+        decoder: Decoder,
+        *,
+        notifier: Notifier | None = None,
+        piece_bytes: int = PIECE_BYTES,
     ) -> None:
+        """``folder``: a stream's segments. ``piece_bytes``: uncompressed journal in one batch, which bounds memory."""
         self.totals = Totals()
         self._folder = folder
         self._dsn = dsn
         self._ingestor = ingestor
         self._decoder = decoder
+        self._piece_bytes = piece_bytes
         self._notifier = notifier or Notifier("")
         self._stop = threading.Event()
         self._began = time.monotonic()
@@ -303,7 +312,7 @@ class Loader:
                 self._open(session, sources)
                 has_moved = False
                 for segment, source in list(sources.items()):
-                    has_moved |= session.load(source)
+                    has_moved |= session.load(source, self._piece_bytes)
                     if session.positions.get(segment, (None, False))[1]:
                         sources.pop(segment).close()
                 self._tell(session)

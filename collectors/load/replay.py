@@ -6,7 +6,6 @@ import gzip
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final
 
 from msgspec import Struct
 
@@ -17,8 +16,6 @@ from collectors.journal.format import SEGMENT_NAME
 from collectors.load.database import Database, StreamTakenError
 from collectors.load.loader import LineReader, Session, Totals, read_lines
 from collectors.load.source import CaptureSource, SegmentSource, capture_epoch, capture_name
-
-_PIECE_BYTES: Final = 4 << 20
 
 
 class Outcome(Struct):
@@ -70,7 +67,7 @@ def _replay(path: Path, session: Session, progress: Callable[[Path, Totals, floa
         outcome = Outcome(str(path), segment, is_done, session.totals)
         try:
             while not is_done:
-                if not session.load(source, _PIECE_BYTES):
+                if not session.load(source):
                     break
                 is_done = session.positions[segment][1]
                 if progress is not None:

@@ -121,15 +121,16 @@ def test_a_careful_second_look_leaves_coverage_as_one_look_would() -> None:
 
 def test_damage_is_reported_and_what_surrounds_it_loaded() -> None:
     one, two = trade(1).encode(), trade(2).encode()
-    items = [
+    damage = Damage(100, 200, "a group whose checksum does not fit")
+    items: list[Group | Damage] = [
         Group(one, 0, NOW, NOW, Position(0, 0, len(one))),
-        Damage(100, 200, "a group whose checksum does not fit"),
+        damage,
         Group(two, 500, NOW, NOW, Position(200, 500, 500 + len(two))),
     ]
     coverage = Coverage(5, NOW, NOW, STREAM.decoder.consecutive)
     batch, _ = build(Batch(9, "s", 5), STREAM, items, coverage, IDS)
     assert len(batch.rows["trades"]) == 2
-    assert batch.damages == [items[1]]
+    assert batch.damages == [damage]
     assert [one.ended_by for one in batch.intervals] == ["disk", None]
 
 
