@@ -20,7 +20,7 @@ from collectors.config import Source, Sync
 from collectors.events import Channel
 from collectors.sync import source, target
 from collectors.sync.channels import SPECS
-from collectors.sync.errors import SourceError
+from collectors.sync.errors import SourceError, SyncError
 from collectors.sync.plan import BatchRange, take
 
 MAX_WEIGHT = 400_000
@@ -101,7 +101,7 @@ def sync_once(
                 _sync_source(lake, each, report, max_weight, on_progress)
             except (SourceError, psycopg.Error) as error:
                 if lake.broken or lake.closed:
-                    raise target.SyncError(f"the datalake was lost: {str(error).strip()}") from error
+                    raise SyncError(f"the datalake was lost: {str(error).strip()}") from error
                 report.error = str(error).strip()
                 structlog.get_logger().error("source failed", ingestor=each.ingestor, error=report.error)
     return SyncReport(reports, time.monotonic() - started)
