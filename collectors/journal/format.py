@@ -178,7 +178,9 @@ def encode_lines(raw_lines: list[str]) -> bytes:
     Nearly no frame needs escaping, and looking at all of them at once is several times cheaper than one by one.
     """
     text = "".join(raw_lines)
-    if text.count("\n") == len(raw_lines) and "\r" not in text and " " + ESCAPE not in text:
+    # Each search is a pass over the text; the rare end of " base64:" is found twice as fast as the whole.
+    is_plain = "\r" not in text and ("e64:" not in text or " " + ESCAPE not in text)
+    if is_plain and text.count("\n") == len(raw_lines):
         with contextlib.suppress(UnicodeEncodeError):  # lone surrogates: escaped below
             return text.encode()
     return "".join(map(_escape, raw_lines)).encode()

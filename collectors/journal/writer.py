@@ -241,7 +241,11 @@ class JournalWriter:
 
     def mark(self, mark: Mark) -> None:
         """Add a mark of our own."""
-        self._lines.append(encode_mark(mark))
+        self._count()
+        line = encode_mark(mark)
+        self._lines.append(line)
+        self._counted += 1
+        self._waiting += len(line)
 
     async def wait_for_room(self) -> None:
         """Return once the buffer is below its limit."""
@@ -250,17 +254,14 @@ class JournalWriter:
             await self._room.wait()
 
     def _count(self) -> None:
-        """Bring the accounts up to date: cheaper for many lines at once than line by line."""
+        """Bring the accounts of frames up to date: cheaper for many at once than one by one. Marks do it first."""
         new = self._lines[self._counted :]
         if not new:
             return
         self._counted += len(new)
         self._waiting += sum(map(len, new))
-        marks = sum(line[0] == "{" for line in new)
-        self._frames += len(new) - marks
-        if marks < len(new):
-            last = next(line for line in reversed(new) if line[0] != "{")
-            self._alive = int(last[: last.index(" ")])
+        self._frames += len(new)
+        self._alive = int(new[-1][: new[-1].index(" ")])
         if self._waiting >= self.limits.early_bytes:
             self._urgent.set()
 
