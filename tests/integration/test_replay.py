@@ -1,0 +1,177 @@
+"""Recorded traffic of the real exchange, replayed and counted against the raw lines by other means."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+import sys
+from collections import Counter
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.load_harness import ROOT, Traffic, ask, assert_holds, assert_ledger, write_journal
+
+SYMBOLS = {"BTCUSDT": 1, "ETHUSDT": 2}
+
+
+def universe(folder: Path) -> Path:
+    entries = [
+        {
+            "id": number,
+            "exchange": "binance",
+            "symbol": f"{native_id[:3]}/USDT",
+            "native_id": native_id,
+            "kind": "spot",
+            "base": native_id[:3],
+            "quote": "USDT",
+            "price_tick": "0.01",
+            "amount_step": "0.00001",
+            "channels": ["trades", "quotes", "book_events"],
+        }
+        for native_id, number in SYMBOLS.items()
+    ]
+    listed = json.dumps({"version": 1, "instruments": entries}, indent=1).replace(
+        '"kind"', '"listed_at": 2017-08-17T04:00:00Z,\n "kind"'
+    )
+    path = folder / "universe.yml"
+    path.write_text(listed.replace("\t", " "))
+    return path
+
+
+def run_replay(files: list[Path], dsn: str, universe_file: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "collectors", "replay", "--json", "--exchange", "binance", "--dsn", dsn]
+    return subprocess.run(
+        [*command, "--universe", str(universe_file), *map(str, files)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def replay(files: list[Path], dsn: str, universe_file: Path) -> list[dict[str, Any]]:
+    done = run_replay(files, dsn, universe_file)
+    assert done.returncode == 0, done.stderr
+    answer: list[dict[str, Any]] = json.loads(done.stdout)
+    return answer
+
+
+def counted(files: list[Path]) -> dict[str, Counter[str]]:
+    """Counts and exact sums of the raw lines, by symbol."""
+    sums: dict[str, Counter[str]] = {symbol: Counter() for symbol in SYMBOLS}
+    for path in files:
+        with gzip.open(path, "rt") as lines:
+            for line in lines:
+                stamp, _, payload = line.partition(" ")
+                data = json.loads(payload)["data"]
+                of = sums[data["s"]]
+                kind = data.get("e", "bookTicker")
+                of[f"{kind} count"] += 1
+                of[f"{kind} received"] += int(stamp) // 1000
+                if kind == "trade":
+                    of["trade ids"] += data["t"]
+                    of["trade times"] += data["T"]
+                    of["trade buys"] += not data["m"]
+                    of["trade price"] += Decimal(data["p"])  # type: ignore[assignment]
+                    of["trade amount"] += Decimal(data["q"])  # type: ignore[assignment]
+                elif kind == "bookTicker":
+                    of["quote ids"] += data["u"]
+                    for field in "bBaA":
+                        of[f"quote {field}"] += Decimal(data[field])  # type: ignore[assignment]
+                else:
+                    of["update times"] += data["E"]
+                    of["update ids"] += data["U"] + data["u"]
+                    for side in "ba":
+                        of[f"{side} levels"] += len(data[side])
+                        for price, amount in data[side]:
+                            of[f"{side} prices"] += Decimal(price)  # type: ignore[assignment]
+                            of[f"{side} amounts"] += Decimal(amount)  # type: ignore[assignment]
+    return sums
+
+
+_US = "sum((extract(epoch FROM received_at) * 1000000)::bigint)"
+_MS = "sum((extract(epoch FROM time) * 1000)::bigint)"
+
+
+def loaded(dsn: str, instrument: int) -> dict[str, Any]:
+    """The same counts and sums of the rows."""
+    found: dict[str, Any] = {}
+    for names, query in (
+        (
+            ["trade count", "trade received", "trade ids", "trade times", "trade buys", "trade price", "trade amount"],
+            f"SELECT count(*), {_US}, sum(trade_id::bigint), {_MS}, count(*) FILTER (WHERE is_buy), sum(price),"
+            f" sum(amount) FROM trades WHERE instrument_id = {instrument}",
+        ),
+        (
+            ["bookTicker count", "bookTicker received", "quote ids", "quote b", "quote B", "quote a", "quote A"],
+            f"SELECT count(*), {_US}, sum(update_id), sum(bid_price), sum(bid_amount), sum(ask_price), sum(ask_amount)"
+            f" FROM quotes WHERE instrument_id = {instrument}",
+        ),
+        (
+            ["depthUpdate count", "depthUpdate received", "update times", "update ids", "b levels", "a levels"],
+            f"SELECT count(*), {_US}, {_MS}, sum(first_id + last_id), sum(cardinality(bid_prices)),"
+            f" sum(cardinality(ask_prices)) FROM book_events WHERE instrument_id = {instrument}",
+        ),
+        *(
+            (
+                [name],
+                f"SELECT sum(n) FROM book_events, unnest({column}) AS n WHERE instrument_id = {instrument}",
+            )
+            for name, column in (
+                ("b prices", "bid_prices"),
+                ("b amounts", "bid_amounts"),
+                ("a prices", "ask_prices"),
+                ("a amounts", "ask_amounts"),
+            )
+        ),
+    ):
+        found |= zip(names, ask(dsn, query)[0], strict=True)
+    return found
+
+
+@pytest.mark.database
+@pytest.mark.captures
+def test_recorded_traffic_replays_completely_and_only_once(captures: Path, tmp_path: Path, ingestor_dsn: str) -> None:
+    files = [captures / "hftbacktest" / f"spot_{symbol.lower()}_20240809.gz" for symbol in SYMBOLS]
+    outcomes = replay(files, ingestor_dsn, universe(tmp_path))
+    assert [one["was_loaded_before"] for one in outcomes] == [False, False]
+    truth = counted(files)
+    assert min(min(of.values()) for of in truth.values()) > 0
+    for symbol, number in SYMBOLS.items():
+        assert loaded(ingestor_dsn, number) == dict(truth[symbol])
+    assert ask(ingestor_dsn, "SELECT sum(parked), sum(rejected) FROM load_batches") == [(0, 0)]
+    assert_ledger(ingestor_dsn)
+    batches = ask(ingestor_dsn, "SELECT * FROM load_batches ORDER BY batch")
+
+    renamed = tmp_path / "other-name.gz"
+    renamed.write_bytes(files[0].read_bytes())
+    again = replay([files[1], renamed], ingestor_dsn, tmp_path / "universe.yml")
+    assert [(one["was_loaded_before"], one["totals"]["rows"]) for one in again] == [(True, 0), (True, 0)]
+    assert ask(ingestor_dsn, "SELECT * FROM load_batches ORDER BY batch") == batches
+
+
+@pytest.mark.database
+def test_a_journal_of_our_own_replays_as_it_loads(tmp_path: Path, ingestor_dsn: str) -> None:
+    traffic = Traffic().add(100)
+    write_journal(tmp_path / "binance", traffic.epoch, traffic.frames)
+    files = sorted((tmp_path / "binance").glob("*.zst"))
+    replay(files, ingestor_dsn, universe(tmp_path))
+    assert_holds(ingestor_dsn, traffic)
+    (again,) = replay(files, ingestor_dsn, universe(tmp_path))
+    assert again["was_loaded_before"]
+
+
+@pytest.mark.database
+def test_a_capture_cut_short_is_loaded_up_to_the_cut_and_says_where(tmp_path: Path, ingestor_dsn: str) -> None:
+    lines = "".join(f"{at} {payload}\n" for at, payload in Traffic().add(500).frames).encode()
+    cut = tmp_path / "cut.gz"
+    cut.write_bytes(gzip.compress(lines)[:-200])
+    done = run_replay([cut], ingestor_dsn, universe(tmp_path))
+    assert done.returncode == 3
+    assert "take a whole copy of the file" in done.stderr
+    assert "Traceback" not in done.stderr
