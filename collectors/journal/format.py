@@ -9,7 +9,7 @@ import contextlib
 import re
 import zlib
 from base64 import b64decode, b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -96,7 +96,7 @@ class Close(_Mark, frozen=True):
 
 Mark = Header | Subscribed | Unsubscribed | Gap | Snapshot | Commit | Close
 _encode = Encoder().encode
-_decode = Decoder(Mark).decode
+_decode: Callable[[bytes], Mark] = Decoder(Mark).decode
 
 
 class Position(Struct, frozen=True):
