@@ -6,6 +6,7 @@ the harm happened, then that it did none.
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ import pytest
 from collectors.simulator import Truth
 from tests.conftest import fresh_database
 from tests.integration.harness.compare import assert_books, assert_equal, assert_missing_lies_in_gaps, gaps, true_rows
+from tests.integration.harness.container import DatabaseServer
 from tests.integration.harness.fleet import CHANNELS, COMMIT_INTERVAL_S, Fleet, Ingestor
 from tests.integration.harness.process import Process, until
 
@@ -208,6 +210,36 @@ def test_databases_that_lose_every_connection_lose_no_row(make_fleet: MakeFleet,
     fleet.load_and_sync()
     assert_equal(fleet, since)
     assert_books(fleet, since_ns=since, samples=20, seed=3)
+
+
+@pytest.mark.skipif("CRYPTOPIP_TEST_IMAGE" not in os.environ, reason="CRYPTOPIP_TEST_IMAGE names no database image")
+def test_databases_restarted_and_killed_lose_no_row(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        server = DatabaseServer(os.environ["CRYPTOPIP_TEST_IMAGE"], tmp_path)
+        stack.callback(server.remove)
+        database = contextmanager(fresh_database)
+        ingestors = [stack.enter_context(database(server.dsn, "ingestor")) for _ in range(2)]
+        lake = stack.enter_context(database(server.dsn, "datalake"))
+        fleet = Fleet(tmp_path, ingestors, lake, symbols=SYMBOLS)
+        stack.callback(fleet.close)
+        fleet.record()
+        since = time.time_ns()
+        running = Supervised(fleet)
+        running.go_on(4)
+        began = query(lake, "SELECT pg_postmaster_start_time()")
+        for harm in (server.restart, server.crash):
+            before = _watermark(fleet)
+            harm()
+            deadline = time.monotonic() + 60
+            while _watermark(fleet) == before:
+                assert time.monotonic() < deadline, f"no rows flow after {harm.__name__}"
+                running.go_on(0.3)
+        assert query(lake, "SELECT pg_postmaster_start_time()") > began
+        fleet.finish_recording()
+        running.stop()
+        fleet.load_and_sync()
+        assert_equal(fleet, since)
+        assert_books(fleet, since_ns=since, samples=20, seed=6)
 
 
 class Supervised:
