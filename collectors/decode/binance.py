@@ -120,10 +120,12 @@ def _ns(time: int) -> int:
 
 def _from_trade(m: _Trade) -> tuple[Trade]:
     """``{"e":"trade","E":1,"s":"BTCUSDT","t":7,"p":"1.10","q":"2.0","T":1,"m":true,"M":true}``"""
+    time = m.T
+    time *= 1_000 if time >= _MICROSECONDS_FROM else 1_000_000
     if m.b is m.a is None:
-        return (Trade(m.s, _ns(m.T), str(m.t), not m.m, m.p, m.q),)
+        return (Trade(m.s, time, str(m.t), not m.m, m.p, m.q),)
     buyer, seller = (None if order is None else str(order) for order in (m.b, m.a))
-    return (Trade(m.s, _ns(m.T), str(m.t), not m.m, m.p, m.q, buyer, seller),)
+    return (Trade(m.s, time, str(m.t), not m.m, m.p, m.q, buyer, seller),)
 
 
 def _from_quote(m: _Quote) -> tuple[Quote]:
@@ -142,6 +144,7 @@ _STREAMS: Final[dict[bytes, tuple[Channel, Callable[[bytes], tuple[Event]]]]] = 
     b"@depth@100ms": ("book_events", lambda payload: _from_depth(_depth_frame(payload).data)),
     b"@depth": ("book_events", lambda payload: _from_depth(_depth_frame(payload).data)),
 }
+_HANDLERS: Final = {stream: handler for stream, (_, handler) in _STREAMS.items()}
 
 
 def _stream_of(payload: bytes) -> bytes | None:
@@ -198,9 +201,12 @@ class Binance:
 
     def decode(self, payload: bytes) -> Iterable[Event]:
         """The events of a frame: one of data, none of a reply to a request of ours. Raises DecodeError."""
-        known = _STREAMS.get(_stream_of(payload) or b"")
+        at = payload.find(b"@", 11, 64)
+        known = _HANDLERS.get(payload[at : payload.find(b'"', at)])
         try:
-            return known[1](payload) if known else _decode_slowly(payload)
+            if known is not None and payload.startswith(b'{"stream":"'):
+                return known(payload)
+            return _decode_slowly(payload)
         except (JsonError, ValidationError, UnicodeDecodeError, RecursionError) as error:
             raise DecodeError(f"{error}: {payload[:80]!r}") from error
 

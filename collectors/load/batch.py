@@ -32,6 +32,7 @@ from collectors.load.text import (
     escaped,
     is_number,
     second_text,
+    timestamp_text,
 )
 
 Reason = Literal["decode", "unknown_instrument"]
@@ -117,6 +118,10 @@ class Instruments:
         return ids
 
 
+_NOWHERE: Final = ("", Tracker("", "trades", is_consecutive=False))
+"""Stands for an instrument not met yet in this batch: its tracker is not open."""
+
+
 class _BadNumberError(Exception):
     """A number of the batch is none: build it again with every event looked at."""
 
@@ -197,57 +202,134 @@ class Encoder:
         self._quotes = batch.rows["quotes"]
         self._book_events = batch.rows["book_events"]
         self._numbers: list[str] = []
-        self._count = 0
+        self._levels = 0
         self._trackers: dict[str, Tracker] = {}
         self._heads: dict[str, str | None] = {}
-        self._second = -1
-        self._second_text = ""
+        self._low, self._high = RECEIVE_TIMES_NS.stop, -1  # receive times of frames and snapshots, ns
+        self._known: dict[str, tuple[str, Tracker]] = {}
+        self._known_quotes: dict[str, tuple[str, Tracker]] = {}
         self._time_second = -1
         self._time_text = ""
         self._line = (0, 0, 0)  # offset, length, recv_ns of the line being read
 
-    def lines(self, data: bytes, start: int, at: int) -> None:
-        """Encode whole lines that start at ``start`` of the segment, committed at ``at``."""
-        decode = self._decode
-        seconds, last_second, prefix = 10**9, self._second, self._second_text
+    def lines(self, data: bytes, start: int, at: int) -> None:  # noqa: PLR0912, PLR0915
+        """Encode whole lines that start at ``start`` of the segment, committed at ``at``.
+
+        Nearly every line is a trade or a quote of a known instrument with a sane time. Those are encoded right here,
+        without a call, since a call costs as much as their row; ``_event`` does the same for all there is.
+        """
+        decode, known, is_hot = self._decode, self._known, not self._is_careful and self._coverage is not None
+        trades, quotes, numbers = self._trades.append, self._quotes.append, self._numbers
+        last_second, prefix = -1, ""
+        last_time, time_text, low, high = -1, "", self._low, self._high
         offset = start
         frames = 0
-        event = self._event
         for line in data.split(b"\n"):
-            length = len(line)
-            if line[:1] == b"{":
-                self.mark(line, offset, at)
-            elif length:
-                stamp, _, payload = line.partition(b" ")
-                try:
-                    recv_ns = int(stamp)
-                    if not payload or payload[:7] == b"base64:" or recv_ns not in RECEIVE_TIMES_NS:
-                        recv_ns, payload = _parse_frame(line)
-                    events = decode(payload)
-                except ValueError as error:  # DecodeError and JournalError are
-                    self._batch.parked.append(Parked(offset, length, _sane(stamp, at), "decode", _short(error)))
-                else:
-                    second, rest = divmod(recv_ns, seconds)
-                    if second != last_second:
-                        last_second, prefix = second, second_text(second)
-                    self._line = (offset, length, recv_ns)
-                    received_at = f"{prefix}{rest // 1000:06d}"
-                    for one in events:
-                        event(one, received_at, recv_ns)
-                frames += 1
-            offset += length + 1
-        self._second, self._second_text = last_second, prefix
+            stamp, _, payload = line.partition(b" ")
+            try:
+                recv_ns = int(stamp)
+                events = decode(payload)
+                second, rest = divmod(recv_ns, 1_000_000_000)
+                if second != last_second:
+                    if recv_ns not in RECEIVE_TIMES_NS:
+                        raise _wrong_time(recv_ns)
+                    last_second, prefix = second, second_text(second)
+            except ValueError:
+                if line:
+                    frames += self._uncommon(line, offset, at)
+                offset += len(line) + 1
+                continue
+            received_at = f"{prefix}{rest // 1000:06d}"
+            if recv_ns > high:  # noqa: PLR1730 - a call costs three times as much
+                high = recv_ns
+            if recv_ns < low:  # noqa: PLR1730
+                low = recv_ns
+            for event in events:
+                kind = type(event)
+                if is_hot and kind is Trade:
+                    e: Trade = event  # type: ignore[assignment]  # isinstance costs more
+                    head, tracker = known.get(e.native_id, _NOWHERE)
+                    time = e.time
+                    number = tracker.last_id
+                    trade_id = e.trade_id
+                    if (
+                        tracker.started_at is not None
+                        and number.__class__ is int
+                        and -TIME_LIMIT_NS <= time - recv_ns <= TIME_LIMIT_NS
+                        and str(number + 1) == trade_id
+                        and e.buy_order_id is None is e.sell_order_id
+                    ):
+                        if time != last_time:
+                            last_time, time_text = time, timestamp_text(time)
+                        price, amount = e.price, e.amount
+                        numbers += (price, amount)
+                        side = "t" if e.is_buy else "\\N" if e.is_buy is None else "f"
+                        trades(f"{received_at}\t{time_text}\t{head}\t{side}\t{trade_id}\t{price}\t{amount}\t\\N\t\\N\n")
+                        tracker.last_id, tracker.last_time, tracker.last_at = number + 1, time, recv_ns
+                        continue
+                elif is_hot and kind is Quote:
+                    q: Quote = event  # type: ignore[assignment]
+                    head, tracker = self._known_quotes.get(q.native_id, _NOWHERE)
+                    update_id = q.update_id
+                    if (
+                        tracker.last_id is not None
+                        and tracker.started_at is not None
+                        and q.time is None
+                        and update_id is not None
+                    ):
+                        bid_price, bid_amount, ask_price, ask_amount = values = (
+                            q.bid_price,
+                            q.bid_amount,
+                            q.ask_price,
+                            q.ask_amount,
+                        )
+                        numbers += values
+                        quotes(
+                            f"{received_at}\t\\N\t{head}\t{update_id}\t{bid_price}\t{bid_amount}\t{ask_price}\t{ask_amount}\n"
+                        )
+                        tracker.last_id, tracker.last_time, tracker.last_at = update_id, None, recv_ns
+                        continue
+                self._line = (offset, len(line), recv_ns)
+                self._event(event, received_at, recv_ns)
+            frames += 1
+            offset += len(line) + 1
+        self._low, self._high = min(self._low, low), max(self._high, high)
         self._batch.frames += frames
+
+    def _uncommon(self, line: bytes, offset: int, at: int) -> bool:
+        """A mark, an escaped frame, or a line that is neither and is parked; whether it was a frame."""
+        if line.startswith(b"{"):
+            self.mark(line, offset, at)
+            return False
+        try:
+            recv_ns, payload = parse_frame(line)
+            if recv_ns not in RECEIVE_TIMES_NS:
+                raise _wrong_time(recv_ns)
+            events = list(self._decode(payload))
+        except ValueError as error:  # DecodeError and JournalError are
+            stamp = line.partition(b" ")[0]
+            self._batch.parked.append(Parked(offset, len(line), _sane(stamp, at), "decode", _short(error)))
+            return True
+        self._line = (offset, len(line), recv_ns)
+        self._seen(recv_ns)
+        for event in events:
+            self._event(event, timestamp_text(recv_ns), recv_ns)
+        return True
+
+    def _seen(self, recv_ns: int) -> None:
+        self._low, self._high = min(self._low, recv_ns), max(self._high, recv_ns)
 
     def check(self) -> None:
         """Every number encoded is one. Raises _BadNumberError where not. Notes from when to when the rows reach."""
-        if not self._is_careful and not are_numbers(self._numbers, self._count):
+        if not self._is_careful and not are_numbers(self._numbers, self._count()):
             raise _BadNumberError
-        # Rows start with their receive time, in text that sorts as it does.
-        ends = [end for rows in self._batch.rows.values() if rows for end in (min(rows), max(rows))]
-        if ends:
-            self._batch.received_from = min(ends).partition("\t")[0]
-            self._batch.received_to = max(ends).partition("\t")[0]
+        if any(self._batch.rows.values()):
+            self._batch.received_from = timestamp_text(self._low)
+            self._batch.received_to = timestamp_text(self._high)
+
+    def _count(self) -> int:
+        """How many numbers there must be: one a text, and those of levels that share their text."""
+        return len(self._numbers) + self._levels
 
     def mark(self, line: bytes, offset: int, at: int) -> None:
         """Follow a mark of the recorder's."""
@@ -264,7 +346,8 @@ class Encoder:
                 self._batch.parked.append(Parked(offset, len(line), mark.at, "decode", _short(error)))
                 return
             self._line = (offset, len(line), mark.at)
-            self._event(event, self._receive_text(mark.at), mark.at)
+            self._seen(mark.at)
+            self._event(event, timestamp_text(mark.at), mark.at)
         elif isinstance(mark, Close):
             self.close = mark
         elif coverage is None:
@@ -314,7 +397,6 @@ class Encoder:
             numbers = self._numbers
             numbers.append(price)
             numbers.append(amount)
-            self._count += 2
             side = "t" if e.is_buy else "\\N" if e.is_buy is None else "f"
             if e.buy_order_id is None is e.sell_order_id and trade_id.isalnum():
                 self._trades.append(
@@ -329,7 +411,6 @@ class Encoder:
             q: Quote = event  # type: ignore[assignment]
             values = (q.bid_price, q.bid_amount, q.ask_price, q.ask_amount)
             self._numbers += values
-            self._count += 4
             update_id = "\\N" if q.update_id is None else q.update_id
             self._quotes.append(f"{received_at}\t{time_text}\t{head}\t{update_id}\t" + "\t".join(values) + "\n")
         else:
@@ -354,17 +435,17 @@ class Encoder:
         tracker = self._trackers.get(key)
         if tracker is None:
             tracker = self._trackers[key] = coverage.tracker(channel, native_id)
+            head = self._heads.get(native_id)
+            if head is not None and kind is Trade and tracker.is_consecutive:
+                self._known[native_id] = (head, tracker)
+            elif head is not None and kind is Quote:
+                self._known_quotes[native_id] = (head, tracker)
         if kind is Trade:
             trade_id: str = event.trade_id  # type: ignore[union-attr]
             if not tracker.is_consecutive:
                 coverage.event(tracker, trade_id, recv_ns, time)
                 return
-            number = int(trade_id)
-            # What nearly always holds, without a call; ``Coverage.event`` has the rest.
-            if tracker.started_at is not None and number - 1 == tracker.last_id:
-                tracker.last_id, tracker.last_time, tracker.last_at = number, time, recv_ns
-            else:
-                coverage.event(tracker, number, recv_ns, time)
+            coverage.event(tracker, int(trade_id), recv_ns, time)
         elif kind is Quote:
             update_id: int | None = event.update_id  # type: ignore[union-attr]
             coverage.event(tracker, update_id, recv_ns, time)
@@ -381,7 +462,7 @@ class Encoder:
         prices, amounts = zip(*levels, strict=True)
         both = ",".join(prices), ",".join(amounts)
         self._numbers += both
-        self._count += 2 * len(levels)
+        self._levels += 2 * (len(levels) - 1)
         return both
 
     def _reject(self, event: Event, recv_ns: int) -> None:
@@ -429,17 +510,9 @@ class Encoder:
             self._batch.parked.append(Parked(offset, length, recv_ns, "decode", faults[0]))
         return not faults
 
-    def _receive_text(self, ns: int) -> str:
-        second, rest = divmod(ns, 10**9)
-        return f"{second_text(second)}{rest // 1000:06d}"
 
-
-def _parse_frame(line: bytes) -> tuple[int, bytes]:
-    """Like ``parse_frame``, and refuses receive times that no clock of ours can have said."""
-    recv_ns, payload = parse_frame(line)
-    if recv_ns not in RECEIVE_TIMES_NS:
-        raise DecodeError(f"receive time {recv_ns} ns is not between 1970 and 2219")
-    return recv_ns, payload
+def _wrong_time(recv_ns: int) -> DecodeError:
+    return DecodeError(f"receive time {recv_ns} ns is not between 1970 and 2219")
 
 
 def _sane(stamp: bytes, at: int) -> int:

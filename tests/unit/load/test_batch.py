@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from decimal import Decimal
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collectors.decode import decoder
-from collectors.journal import Damage, Group, Position, Snapshot, Subscribed
+from collectors.journal import Damage, Group, Position, Snapshot, Subscribed, Unsubscribed
 from collectors.journal.format import encode_mark
 from collectors.load.batch import Batch, Instruments, Stream, build
 from collectors.load.coverage import Coverage
@@ -137,6 +138,50 @@ def test_damage_is_reported_and_what_surrounds_it_loaded() -> None:
 def test_the_smallest_receive_time_counts_even_where_the_clock_was_set_back() -> None:
     batch = made(trade(1), trade(2, at=NOW - 3 * 10**9), trade(3, at=NOW - 10**9))
     assert (batch.received_from, batch.received_to) == ("2023-11-14 22:13:17.123456", "2023-11-14 22:13:20.123456")
+
+
+def test_the_smallest_receive_time_counts_also_of_what_is_no_plain_frame() -> None:
+    escaped_frame = f"{NOW - 5 * 10**9} base64:{b64encode(quote(1).partition(' ')[2].encode()).decode()}\n"
+    reply = '{"lastUpdateId":160,"bids":[["1.1","2"]],"asks":[]}'
+    snapshot = encode_mark(Snapshot(NOW + 7 * 10**9, "book_events", "BTCUSDT", "http://x", NOW, reply))
+    batch = made(trade(1), escaped_frame, trade(2), snapshot, trade(3))
+    assert (batch.received_from, batch.received_to) == ("2023-11-14 22:13:15.123456", "2023-11-14 22:13:27.123456")
+    assert [len(rows) for rows in batch.rows.values()] == [3, 1, 1]
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                trade(1),
+                trade(2),
+                trade(3),
+                trade(5),
+                trade(4, ms=0),
+                trade(6, symbol="NEWUSDT"),
+                quote(1),
+                quote(9),
+                depth(1, 3),
+                depth(4, 6),
+                encode_mark(Subscribed(NOW, "trades", ["BTCUSDT"])),
+                encode_mark(Unsubscribed(NOW, "quotes", ["BTCUSDT"])),
+                encode_mark(Subscribed(NOW, "quotes", ["BTCUSDT"])),
+                "garbage\n",
+            ]
+        ),
+        max_size=12,
+    )
+)
+def test_the_short_way_of_common_frames_ends_where_the_long_way_does(lines: list[str]) -> None:
+    quick = made(*lines)
+    # The wrong number has every event of the batch looked at, the long way.
+    careful = made(*lines, bad := quote(99, bid="NaN"))
+    assert careful.parked.pop().line_length == len(bad) - 1
+    assert careful.rows == quick.rows
+    assert careful.parked == quick.parked
+    assert careful.rejected == quick.rejected
+    assert careful.intervals == quick.intervals
+    assert (careful.received_from, careful.received_to) == (quick.received_from, quick.received_to)
 
 
 def test_a_name_listed_again_means_the_listing_of_its_time() -> None:
