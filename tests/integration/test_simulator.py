@@ -377,6 +377,10 @@ async def test_the_command_serves_until_told_to_stop_and_refuses_what_makes_no_s
     ready = json.loads(await asyncio.wait_for(command.stdout.readline(), 60))
     async with aiohttp.ClientSession() as session, session.get(ready["a"] + "/api/v3/exchangeInfo") as reply:
         assert {symbol["symbol"] for symbol in (await reply.json())["symbols"]} == {"BTCUSDT", "ETHUSDT"}
+        seen: set[int] = set()
+        while len(seen) < 2:  # until it has traded
+            async with session.get(ready["a"] + "/api/v3/depth?symbol=BTCUSDT&limit=5") as depth:
+                seen.add((await depth.json())["lastUpdateId"])
     command.terminate()
     assert await asyncio.wait_for(command.wait(), 60) == 0
     assert Truth.read(tmp_path).symbols["BTCUSDT"].changes
