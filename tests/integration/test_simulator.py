@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import ccxt.pro  # type: ignore[import-untyped]
+import ccxt.pro
 import pytest
 
 from collectors.simulator import Address, Config, Fault, ReplayConfig, Simulator, Truth
