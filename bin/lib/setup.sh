@@ -107,16 +107,16 @@ ensure_docker() {
     await 60 "the Docker engine" docker_answers
 }
 
-# debian_mirror: where this machine gets Debian from.
+# debian_mirror: where this machine gets Debian from; nothing where apt does not tell.
 debian_mirror() {
     local mirror
     mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Label: Debian' 2>/dev/null | sort -u | head -n 1)
-    echo "${mirror:-http://deb.debian.org/debian}"
+    [[ -z $mirror ]] || echo "deb $mirror trixie main"
 }
 
 # ensure_base_image: debian:trixie-slim, pulled where a registry answers, else built from the Debian mirror.
 ensure_base_image() {
-    local image=debian:trixie-slim mirror
+    local image=debian:trixie-slim mirror=()
     if docker image inspect "$image" >/dev/null 2>&1; then
         return
     fi
@@ -125,12 +125,13 @@ ensure_base_image() {
         return
     fi
     ensure_packages mmdebstrap
-    mirror=$(debian_mirror)
-    note "no registry answered; building it from $mirror"
+    # Without one mmdebstrap takes its own default.
+    mapfile -t mirror < <(debian_mirror)
+    note "no registry answered; building it from ${mirror[*]:-Debian}"
     mkdir -p "$cache/image"
     # A file in between, not a pipe: a failed build must not be imported as an image.
     logged "$cache/log/mmdebstrap.log" as_root mmdebstrap --variant=apt --format=tar \
-        --aptopt='Acquire::Languages "none"' trixie "$cache/image/base.tar" "deb $mirror trixie main"
+        --aptopt='Acquire::Languages "none"' trixie "$cache/image/base.tar" "${mirror[@]}"
     logged "$cache/log/import.log" docker import "$cache/image/base.tar" "$image"
     as_root rm -f "$cache/image/base.tar"
 }
