@@ -221,7 +221,8 @@ class Encoder:
         decode, known, is_hot = self._decode, self._known, not self._is_careful and self._coverage is not None
         trades, quotes, numbers = self._trades.append, self._quotes.append, self._numbers
         last_second, prefix = -1, ""
-        last_time, time_text, low, high = -1, "", self._low, self._high
+        last_time, time_text, time_second, time_prefix = -1, "", -1, ""
+        low, high = self._low, self._high
         offset = start
         frames = 0
         for line in data.split(b"\n"):
@@ -260,7 +261,11 @@ class Encoder:
                         and e.buy_order_id is None is e.sell_order_id
                     ):
                         if time != last_time:
-                            last_time, time_text = time, timestamp_text(time)
+                            last_time = time
+                            second, rest = divmod(time, 1_000_000_000)
+                            if second != time_second:
+                                time_second, time_prefix = second, second_text(second)
+                            time_text = f"{time_prefix}{rest // 1000:06d}"
                         price, amount = e.price, e.amount
                         numbers += (price, amount)
                         side = "t" if e.is_buy else "\\N" if e.is_buy is None else "f"
