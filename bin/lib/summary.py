@@ -54,14 +54,19 @@ def main() -> None:
   PGPASSWORD={secrets["cryptopip_passwords"]["reader"]} psql "host={given.address} dbname=datalake user=cryptopip_reader \
 sslmode=verify-full sslrootcert=inventories/demo/ca/ca.crt"
   or, without a client here:
-  docker exec -it cryptopip-demo-db1 docker exec -it cryptopip-timescaledb psql datalake
+  docker exec -it cryptopip-demo-db1 docker exec -it cryptopip-timescaledb psql -U postgres datalake
 
 [bold]Try next[/bold]
-  bin/demo --summary                                                  this table again
-  .venv/bin/ansible datalake -m cryptopip.marketdata.continuity_check   gaps and coverage, per instrument and channel
-  docker exec cryptopip-demo-ing1 systemctl kill -s KILL cryptopip-recorder@binance   kill a recorder: the datalake misses nothing
-  docker exec cryptopip-demo-ing1 journalctl -fu 'cryptopip-*'          watch one ingestor
-  bin/demo --down                                                     remove all of it
+  This table again:
+    bin/demo --summary
+  Gaps and coverage, per instrument and channel:
+    .venv/bin/ansible datalake -m cryptopip.marketdata.continuity_check
+  Kill a recorder; the datalake misses nothing, because the other one listens:
+    docker exec cryptopip-demo-ing1 systemctl kill -s KILL cryptopip-recorder@binance
+  Watch one ingestor:
+    docker exec cryptopip-demo-ing1 journalctl -f -u 'cryptopip-*'
+  Remove all of it:
+    bin/demo --down
 """
     )
 
