@@ -48,10 +48,11 @@ def main() -> None:
     console = Console(highlight=False, soft_wrap=True, width=110 if not sys.stdout.isatty() else None)
     console.print()
     console.print(table(json.loads(sys.stdin.read())))
+    password = secrets["cryptopip_passwords"]["reader"]
     console.print(
         f"""
 [bold]Connect[/bold]
-  PGPASSWORD={secrets["cryptopip_passwords"]["reader"]} psql "host={given.address} dbname=datalake user=cryptopip_reader \
+  PGPASSWORD={password} psql "host={given.address} dbname=datalake user=cryptopip_reader \
 sslmode=verify-full sslrootcert=inventories/demo/ca/ca.crt"
   or, without a client here:
   docker exec -it cryptopip-demo-db1 docker exec -it cryptopip-timescaledb psql -U postgres datalake
