@@ -35,6 +35,8 @@ from tests.conftest import fresh_database
 CACHE = ROOT / ".cache" / "bench"
 PEERS = {"ccxt": "peer_ccxt.py", "cryptofeed": "peer_cryptofeed.py"}
 Answer = dict[str, Any]
+FLOOD = 256 * 1024
+"""Bytes of one write where the exchange is to be faster than any reader: hundreds of frames at a time."""
 
 
 def child(*arguments: str) -> Answer:
@@ -51,10 +53,10 @@ def _run(command: list[str]) -> Answer:
 
 
 @contextmanager
-def server(frames: Path) -> Iterator[str]:
-    """The exchange that sends these frames; its URL."""
+def server(frames: Path, piece: int) -> Iterator[str]:
+    """The exchange that sends these frames, ``piece`` bytes at once (0: each by itself); its URL."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "bench.server", str(frames)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "bench.server", str(frames), str(piece)], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
     try:
         assert process.stdout is not None
@@ -64,11 +66,11 @@ def server(frames: Path) -> Iterator[str]:
         process.wait()
 
 
-def record(frames: Path, count: int, truth: dict[str, str]) -> Answer:
+def record(frames: Path, count: int, truth: dict[str, str], piece: int = FLOOD) -> Answer:
     """The recorder on these frames; its journal must hold exactly them."""
     folder = CACHE / "journal-recorded"
     shutil.rmtree(folder, ignore_errors=True)
-    with server(frames) as url:
+    with server(frames, piece) as url:
         answer = child("record", url, str(folder), str(count))
     found = fingerprint(frames_of_journal(folder / "binance"))
     if found != truth:
@@ -76,9 +78,9 @@ def record(frames: Path, count: int, truth: dict[str, str]) -> Answer:
     return answer
 
 
-def bare(frames: Path, count: int) -> Answer:
+def bare(frames: Path, count: int, piece: int = FLOOD) -> Answer:
     """The bare receive loop on these frames."""
-    with server(frames) as url:
+    with server(frames, piece) as url:
         return child("bare", url, str(count))
 
 
@@ -166,6 +168,8 @@ def main() -> int:
         contenders: list[Callable[[], None]] = [
             lambda: one_rate(rates, memory, "recorder, journaled", count, record(small, count, truth)),
             lambda: one_rate(rates, memory, "bare aiohttp receive loop", count, bare(small, count)),
+            lambda: one_rate(rates, {}, "recorder, frame by frame", count, record(small, count, truth, 0)),
+            lambda: one_rate(rates, {}, "bare loop, frame by frame", count, bare(small, count, 0)),
             lambda: by_channel(rates, "decode + encode", child("encode", str(small))),
             *(
                 lambda name=name, script=script: peer(rates, versions, name, script, small)
@@ -232,6 +236,7 @@ def database_rates(rates: Rates | None, memory: dict[str, list[int]], answers: d
 
 TARGETS = [
     ("recorder, journaled", "bare aiohttp receive loop", 1.0),
+    ("recorder, frame by frame", "bare loop, frame by frame", 1.0),
     ("recorder, journaled", "ccxt: all", 5.0),
     ("recorder, journaled", "cryptofeed: all", None),
     ("decode + encode: trades", "cryptofeed: trades", 1.2),

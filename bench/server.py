@@ -1,7 +1,8 @@
 """An exchange that sends as fast as it is read: ready-made WebSocket frames, written in large pieces.
 
-``python -m bench.server FRAMES``; prints its port. Answers Binance's market list and depth, acknowledges SUBSCRIBE, and
-a second after all three streams are subscribed sends every frame of each once.
+``python -m bench.server FRAMES PIECE``; prints its port. PIECE: bytes of one write, 0 for each frame by itself. Answers
+Binance's market list and depth, acknowledges SUBSCRIBE, and a second after all three streams are subscribed sends every
+frame of each once.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from collectors.events import Channel
 from collectors.simulator.binance import exchange_info
 from collectors.simulator.market import MARKETS
 
-_PIECE = 256 * 1024
+_AHEAD = 256 * 1024
 
 
 class Server:
     """State of one run: what to send, and who has subscribed."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, piece: int) -> None:
         self.pieces: dict[Channel, list[bytes]] = {channel: [] for channel in SUFFIX}
         self.ready = asyncio.Event()
         self.subscribed: set[Channel] = set()
@@ -40,7 +41,7 @@ class Server:
                     data = json.loads(payload)["data"]
                     self.first_id, self.levels = data["U"], {"bids": data["b"], "asks": data["a"]}
                 current[channel] += _framed(payload)
-                if len(current[channel]) >= _PIECE:
+                if len(current[channel]) >= piece:
                     self.pieces[channel].append(bytes(current[channel]))
                     current[channel].clear()
         for channel, rest in current.items():
@@ -74,11 +75,12 @@ class Server:
         await self.ready.wait()
         for piece in self.pieces[channel]:
             transport = request.transport
-            while transport is not None and transport.get_write_buffer_size() > _PIECE:  # noqa: ASYNC110  no event
+            while transport is not None and transport.get_write_buffer_size() > _AHEAD:  # noqa: ASYNC110  no event
                 await asyncio.sleep(0.0005)
             if transport is None or transport.is_closing():
                 return
             transport.write(piece)
+            await asyncio.sleep(0)  # the other streams
 
 
 def _framed(payload: bytes) -> bytes:
@@ -92,7 +94,7 @@ def _framed(payload: bytes) -> bytes:
 
 
 async def main() -> None:
-    server = Server(Path(sys.argv[1]))
+    server = Server(Path(sys.argv[1]), int(sys.argv[2]))
     app = web.Application()
     app.router.add_get("/api/v3/exchangeInfo", server.market_list)
     app.router.add_get("/api/v3/depth", server.depth)
