@@ -154,7 +154,7 @@ def test_a_process_over_its_memory_limit_is_killed_and_started_again() -> None:
         "/run/systemd/system.control/cryptopip-loader@binance.service.d",
     )
     ing2 = host("ing2")
-    since = ing2.check_output("date +%%s")
+    since = ing2.check_output("date +%s")
     # Far below what it needs. On cgroup v1 a limit under present use is refused, so it must start with it.
     ing2.check_output("systemctl set-property --runtime %s MemoryMax=16M", service)
     try:
