@@ -19,7 +19,7 @@ import yaml
 from msgspec import Meta, Struct
 
 from collectors.config import ConfigError, read_yaml_nodes
-from collectors.decode import DECODERS
+from collectors.decode import EXCHANGES
 from collectors.events import CHANNELS, Channel
 
 Kind = Literal["spot", "swap", "future", "option"]
@@ -67,7 +67,7 @@ class UniverseError(ConfigError):
 
 def load_universe(path: Path) -> Universe:
     """Read and check a universe file; raises UniverseError with all its mistakes, not only the first."""
-    return read_universe(path, DECODERS)
+    return read_universe(path, EXCHANGES)
 
 
 def read_universe(path: Path, known_exchanges: Collection[str]) -> Universe:

@@ -14,15 +14,14 @@ book_events  <symbol>@depth[@100ms] U to u, where U is the u before it plus one 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Final
 
-from msgspec import UNSET, Meta, Raw, Struct, UnsetType, ValidationError
-from msgspec import DecodeError as JsonError
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 from msgspec.json import Decoder as Json
 
-from collectors.decode.contract import BookIds, DecodeError, Identity
+from collectors.decode.contract import BookIds, Control, DecodeError, Decoder, Identity, Proof, Stream
+from collectors.decode.wire import WIRE_ERRORS
 from collectors.events import BookEvent, Channel, Event, Level, Quote, Trade
 
 _Id = Annotated[int, Meta(ge=0, le=2**63 - 1)]
@@ -155,7 +154,7 @@ def _stream_of(payload: bytes) -> bytes | None:
     return payload[at : payload.find(b'"', at)] if at > 0 else None
 
 
-def _decode_slowly(payload: bytes) -> Iterable[Event]:
+def _decode_slowly(payload: bytes) -> Sequence[Event]:
     """Frames without the combined stream's wrapping, or laid out in another order."""
     probe = _probe(payload)
     if isinstance(probe.data, Raw):
@@ -187,52 +186,61 @@ def _channel_slowly(payload: bytes) -> Channel | None:
     return "quotes" if probe.e is UNSET and probe.B is not UNSET else None
 
 
-@dataclass(frozen=True)
-class Binance:
+class Binance(Decoder):
     """The decoder of Binance spot."""
 
-    exchange: str = "binance"
-    version: str = "binance-1"
-    consecutive: frozenset[Channel] = frozenset({"trades"})
-    rest: str = "https://api.binance.com"
-    identity: Mapping[Channel, Identity] = field(
-        default_factory=lambda: {"trades": Identity.ID, "quotes": Identity.ID, "book_events": Identity.CHAIN}
-    )
+    exchange: ClassVar = "binance"
+    version: ClassVar = "binance-1"
+    documentation: ClassVar = "https://developers.binance.com/docs/binance-spot-api-docs/web-socket-streams"
+    rest: ClassVar = "https://api.binance.com"
+    streams: ClassVar[Mapping[Channel, Stream]] = {
+        "trades": Stream(name="<symbol>@trade", identity=Identity.ID, proof=Proof.CONSECUTIVE),
+        "quotes": Stream(name="<symbol>@bookTicker", identity=Identity.ID),
+        "book_events": Stream(
+            name="<symbol>@depth@100ms",
+            identity=Identity.CHAIN,
+            proof=Proof.CONSECUTIVE,
+            snapshot="rest",
+            depth=_SNAPSHOT_LIMIT,
+        ),
+    }
 
-    def decode(self, payload: bytes) -> Iterable[Event]:
+    def decode(self, payload: bytes) -> Sequence[Event]:
         """The events of a frame: one of data, none of a reply to a request of ours. Raises DecodeError."""
         at = payload.find(b"@", 11, 64)
         known = _HANDLERS.get(payload[at : payload.find(b'"', at)])
+        if known is None or not payload.startswith(b'{"stream":"'):
+            return super().decode(payload)
         try:
-            if known is not None and payload.startswith(b'{"stream":"'):
-                return known(payload)
-            return _decode_slowly(payload)
-        except (JsonError, ValidationError, UnicodeDecodeError, RecursionError) as error:
+            return known(payload)
+        except WIRE_ERRORS as error:
             raise DecodeError(f"{error}: {payload[:80]!r}") from error
 
-    def decode_snapshot(self, native_id: str, reply: bytes) -> BookEvent:
-        """The book of ``GET /api/v3/depth``; its first and last id are both lastUpdateId. Raises DecodeError."""
-        try:
-            m = _snapshot(reply)
-        except (JsonError, ValidationError, UnicodeDecodeError, RecursionError) as error:
-            raise DecodeError(f"{error}: {reply[:80]!r}") from error
+    def _events(self, payload: bytes) -> Sequence[Event]:
+        return _decode_slowly(payload)
+
+    def _snapshot(self, native_id: str, reply: bytes) -> BookEvent:
+        """The book of ``GET /api/v3/depth``; its first and last id are both lastUpdateId."""
+        m = _snapshot(reply)
         return BookEvent(native_id, None, "snapshot", m.lastUpdateId, m.lastUpdateId, None, m.bids, m.asks)
 
-    def channel_of(self, payload: bytes) -> Channel | None:
-        """The channel of a frame of data, None for any other."""
-        known = _STREAMS.get(_stream_of(payload) or b"")
-        if known:
-            return known[0]
-        try:
-            return _channel_slowly(payload)
-        except (JsonError, ValidationError, UnicodeDecodeError, RecursionError):
+    def _control(self, payload: bytes) -> Control | None:
+        if _stream_of(payload) in _STREAMS:
             return None
+        probe = _probe(payload)
+        if isinstance(probe.data, Raw) or probe.e in ("trade", "depthUpdate"):
+            return None
+        if probe.error is not UNSET or probe.code is not UNSET:
+            return Control("refused", detail=payload[:300].decode(errors="replace"))
+        if probe.result is not UNSET:
+            return Control("subscribed" if probe.result is None else "other")
+        return None if probe.B is not UNSET else Control("other")
 
-    def book_ids(self, payload: bytes) -> BookIds | None:
-        """``U`` and ``u`` of a depth update (spot has no previous id), None for any other or unreadable frame."""
+    def book_ids(self, payload: bytes) -> Sequence[BookIds]:
+        """``U`` and ``u`` of a depth update; spot has no previous id."""
         known = _STREAMS.get(_stream_of(payload) or b"")
         if known and known[0] != "book_events":
-            return None
+            return ()
         try:
             if known:
                 m = _depth_ids_frame(payload).data
@@ -240,14 +248,14 @@ class Binance:
                 data = _probe(payload).data
                 m = _depth_ids(data if isinstance(data, Raw) else payload)
             else:
-                return None
-        except (JsonError, ValidationError, UnicodeDecodeError, RecursionError):
-            return None
-        return BookIds(m.s, m.U, m.u, None)
+                return ()
+        except WIRE_ERRORS:
+            return ()
+        return (BookIds(m.s, m.U, m.u, None),)
 
     def snapshot_url(self, native_id: str, rest: str | None = None) -> str:
         """The deepest book the exchange gives: 5,000 levels a side, weight 250 of the 6,000 a minute and address."""
         return f"{rest or self.rest}/api/v3/depth?symbol={native_id}&limit={_SNAPSHOT_LIMIT}"
 
 
-BINANCE: Final = Binance()
+DECODER: Final = Binance()

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct, field
 
 from collectors.decode import DecodeError, Decoder
-from collectors.events import CHANNELS, BookEvent, Channel, Event, Level, Quote, Trade
+from collectors.events import CHANNELS, BookEvent, Channel, Derivative, Event, Level, Liquidation, Quote, Trade
 from collectors.journal import (
     Close,
     Damage,
@@ -36,7 +36,13 @@ from collectors.load.text import (
 )
 
 Reason = Literal["decode", "unknown_instrument"]
-_EVENT_KINDS: Final[dict[type[Event], Channel]] = {Trade: "trades", Quote: "quotes", BookEvent: "book_events"}
+_EVENT_KINDS: Final[dict[type[Event], Channel]] = {
+    Trade: "trades",
+    Quote: "quotes",
+    BookEvent: "book_events",
+    Derivative: "derivatives",
+    Liquidation: "liquidations",
+}
 
 
 class Parked(Struct):

@@ -180,9 +180,10 @@ class Connection:
 
     def _inspect(self, now: int, raw: bytes, data: str | bytes) -> None:
         """Check a book's chain; hand replies to ccxt."""
-        if self.subscription.channel == "book_events" and (ids := self.decoder.book_ids(raw)) is not None:
-            self._book(ids, now)
-        elif self.decoder.channel_of(raw) is None:
+        if self.subscription.channel == "book_events" and (found := self.decoder.book_ids(raw)):
+            for ids in found:
+                self._book(ids, now)
+        elif self.decoder.control(raw) is not None:
             self._replied_ns = now
             self._guarded(self._reply, data)
 
