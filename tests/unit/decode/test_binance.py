@@ -201,3 +201,14 @@ def test_an_unknown_exchange_is_answered_with_those_there_are() -> None:
     assert "binance" in EXCHANGES
     with pytest.raises(UnknownExchangeError, match="'nowhere'; expected one of: binance"):
         decoder("nowhere")
+
+
+FRAMES = {
+    "trade": wrapped("btcusdt@trade", TRADE),
+    "trade alone": bare(TRADE),
+    "quote": wrapped("btcusdt@bookTicker", QUOTE),
+    "book update": wrapped("btcusdt@depth@100ms", DEPTH),
+    "book update alone": bare(DEPTH),
+    "subscribed": bare({"result": None, "id": 1}),
+    "refused": bare({"error": {"code": 2, "msg": "Invalid request"}, "id": "x"}),
+}
