@@ -15,6 +15,7 @@ from collectors.simulator.faults import parse_fault
 from collectors.simulator.market import MARKETS
 from collectors.simulator.replay import ReplayConfig
 from collectors.simulator.simulator import Address, Config, Simulator
+from collectors.simulator.wire import SIMULATED
 
 
 def parse_address(text: str, name: str) -> Address:
@@ -27,7 +28,7 @@ def parse_address(text: str, name: str) -> Address:
 
 
 def simulate(  # noqa: PLR0917 - typer's way: each parameter is an option
-    exchange: Annotated[str, typer.Option(help="Whose wire format; binance (spot) so far.")] = "binance",
+    exchange: Annotated[str, typer.Option(help=f"Whose wire format: {', '.join(SIMULATED)}.")] = "binance",
     listen: Annotated[
         list[str] | None,
         typer.Option(
@@ -56,8 +57,8 @@ def simulate(  # noqa: PLR0917 - typer's way: each parameter is an option
 ) -> None:
     """Run a simulated exchange until SIGTERM or Ctrl-C.
 
-    Trades a true matching book per symbol with seeded random orders, serves REST (/api/v3/...) and WebSocket (/ws,
-    /stream) in the exchange's wire format, and injects faults. Prints one line of JSON with its addresses when ready.
+    Trades a true matching book per symbol with seeded random orders, serves REST and WebSocket in the
+    exchange's wire format, and injects faults. Prints one line of JSON with its addresses when ready.
 
     Faults: drop duplicate reorder delay malformed stall disconnect refuse lifetime status skew; keys: listener, stream
     (trade, bookTicker, depth), symbol, path, probability, count, after, seconds, delay_ms, status, skew_ms.
@@ -68,10 +69,9 @@ def simulate(  # noqa: PLR0917 - typer's way: each parameter is an option
     --rate 500 --control 127.0.0.1:9409 --fault refuse:listener=b,after=30,seconds=60
     """
     try:
-        if exchange != "binance":
-            raise ValueError(f"exchange {exchange!r}: not simulated; expected binance")  # noqa: TRY301
         addresses = [parse_address(text, chr(ord("a") + i)) for i, text in enumerate(listen or ["127.0.0.1:9400"])]
         config = Config(
+            exchange=exchange,
             symbols=symbol or ["BTCUSDT", "ETHUSDT"],
             listeners=addresses,
             rate=rate,

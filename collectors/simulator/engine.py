@@ -81,8 +81,8 @@ class Engine:
     def __init__(self, market: Market, *, seed: int, levels: int, first_update_id: int, first_trade_id: int) -> None:
         self.market = market
         self.native_id = market.native_id
-        self.prices = Scale(market.price_tick)
-        self.amounts = Scale(market.amount_step)
+        self.prices = Scale(market.price_tick, market.wire_digits)
+        self.amounts = Scale(market.amount_step, market.wire_digits)
         self.update_id = first_update_id - 1
         self.trade_id = first_trade_id - 1
         self.book = Book()

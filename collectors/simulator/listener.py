@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import heapq
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from functools import partial
 from itertools import count
 from random import Random
 from typing import Protocol
 
-import msgspec
 from aiohttp import WSMsgType, web
 
-from collectors.simulator import binance
-from collectors.simulator.engine import BookState, PublicEvent, QuoteEvent
+from collectors.simulator.engine import BookState
 from collectors.simulator.faults import FRAME_FAULTS, ActiveFault, Applied, Fault, FaultKind, FaultLog
 from collectors.simulator.market import Market
+from collectors.simulator.wire.contract import Call, Handler, Outgoing, Payload, Session, Wire, frame
 
 SLOW_CLIENT_BYTES = 64 << 20
 """A connection this far behind is dropped, as the real exchange drops slow readers."""
@@ -34,67 +33,31 @@ class Feed(Protocol):
     def snapshot(self, native_id: str, limit: int, listener: str) -> BookState | None:
         """The best ``limit`` levels now; None where there is no such symbol. Noted in the ground truth."""
 
+    def served(self, state: BookState, listener: str) -> None:
+        """A whole book was sent over a socket: note it in the ground truth."""
+
+    def has_book(self, stream: str) -> bool:
+        """Whether a stream is that of a book."""
+
     def subscribed(self) -> None:
         """A client has its first stream."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outgoing:
-    """One event on its way: what it is, and its JSON by skew, made once."""
-
-    stream: str
-    native_id: str
-    ids: tuple[int, int]
-    render: Callable[[int], str]
-    _frames: dict[tuple[bool, int], bytes] = field(default_factory=dict)
-
-    def frame(self, *, combined: bool, skew_ms: int) -> bytes:
-        """The whole WebSocket frame, ready for the socket."""
-        key = (combined, skew_ms)
-        if key not in self._frames:
-            self._frames[key] = text_frame(self.text(combined=combined, skew_ms=skew_ms))
-        return self._frames[key]
-
-    def text(self, *, combined: bool, skew_ms: int) -> str:
-        text = self.render(skew_ms)
-        return binance.combined(self.stream, text) if combined else text
-
-
-def outgoing(event: PublicEvent) -> Outgoing:
-    """An engine's event on its way out."""
-    match event:
-        case QuoteEvent():
-            ids = (event.update_id, event.update_id)
-        case _:
-            ids = (event.trade_id, event.trade_id) if hasattr(event, "trade_id") else (event.first_id, event.last_id)
-    return Outgoing(binance.stream_name(event), event.native_id, ids, lambda skew: binance.payload(event, skew))
-
-
-def text_frame(text: str) -> bytes:
-    """An unmasked final text frame (RFC 6455, section 5.2)."""
-    body = text.encode()
-    size = len(body)
-    if size < 126:
-        return bytes((0x81, size)) + body
-    if size < 1 << 16:
-        return b"\x81\x7e" + size.to_bytes(2, "big") + body
-    return b"\x81\x7f" + size.to_bytes(8, "big") + body
 
 
 class Connection:
     """One WebSocket client. Frames collect in ``outbox`` and leave together once a tick."""
 
     def __init__(
-        self, number: int, socket: web.WebSocketResponse, transport: asyncio.Transport, combined: bool
+        self, number: int, socket: web.WebSocketResponse, transport: asyncio.Transport, session: Session
     ) -> None:
         self.number = number
         self.socket = socket
         self.transport = transport
-        self.combined = combined
-        self.streams: set[str] = set()
+        self.session = session
         self.outbox: list[bytes] = []
         self.late: list[tuple[float, int, bytes]] = []
         self.swapped: dict[str, tuple[float, bytes]] = {}
+        self.awaiting: set[str] = set()
+        """Book streams asked for, whose whole book comes with the next turn."""
         self.opened = time.monotonic()
         self.heard = self.opened
         self.pinged = self.opened
@@ -117,6 +80,7 @@ class Listener:
         host: str,
         port: int,
         feed: Feed,
+        wire: Wire,
         *,
         seed: int,
         ping_interval: float,
@@ -133,6 +97,7 @@ class Listener:
         self.subscribers: dict[str, set[Connection]] = {}
         self.acknowledged: dict[str, int] = {}
         self._feed = feed
+        self._wire = wire
         self._log = log
         self._random = Random(f"{seed} {name}")  # noqa: S311 - reproducible on purpose
         self._ping_interval = ping_interval
@@ -143,14 +108,10 @@ class Listener:
     async def start(self) -> None:
         """Open the port; raises OSError where it is taken. Port 0 becomes a free one."""
         app = web.Application()
-        app.router.add_get("/api/v3/ping", self._ping)
-        app.router.add_get("/api/v3/time", self._time)
-        app.router.add_get("/api/v3/exchangeInfo", self._exchange_info)
-        app.router.add_get("/api/v3/depth", self._depth)
-        app.router.add_get("/ws", self._websocket)
-        app.router.add_get("/ws/{streams:.*}", self._websocket)
-        app.router.add_get("/stream", self._websocket)
-        app.router.add_get("/stream/{streams:.*}", self._websocket)
+        for (method, path), handler in self._wire.routes().items():
+            app.router.add_route(method, path, partial(self._rest, handler))
+        for path in self._wire.paths:
+            app.router.add_get(path, self._websocket)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
         await self._open()
@@ -188,12 +149,25 @@ class Listener:
             if self.faults or connection.swapped:
                 self._send(connection, event, skew, now)
             else:
-                connection.outbox.append(event.frame(combined=connection.combined, skew_ms=0))
+                connection.outbox.append(event.frame(0, connection.session.flavour))
+
+    def open_books(self, stream: str, state: BookState, now_ms: int) -> None:
+        """Send the whole book to those that asked for it since the last event of the stream; updates follow it."""
+        for connection in self.connections:
+            if stream in connection.awaiting:
+                connection.awaiting.discard(stream)
+                payload = self._wire.snapshot(state, stream, now_ms, connection.session.flavour)
+                connection.outbox.append(frame(payload))
+                self.subscribers.setdefault(stream, set()).add(connection)
+                self._feed.served(state, self.name)
+
+    def awaits(self, stream: str) -> bool:
+        """Whether somebody waits for the whole book of a stream."""
+        return any(stream in connection.awaiting for connection in self.connections)
 
     def _send(self, connection: Connection, event: Outgoing, skew: int, now: float) -> None:
-        frame = event.frame(combined=connection.combined, skew_ms=skew)
-        kind = event.stream.partition("@")[2]
-        frames = [frame]
+        whole = event.frame(skew, connection.session.flavour)
+        frames = [whole]
         for active in self.faults:
             fault = active.fault
             if fault.kind == "stall" and active.is_on(now):
@@ -202,22 +176,22 @@ class Listener:
             if fault.kind == "reorder" and event.stream in connection.swapped:
                 continue  # this is the frame that overtakes
             if fault.kind not in FRAME_FAULTS or not active.hits(
-                now, self._random, stream=kind, symbol=event.native_id
+                now, self._random, stream=event.kind, symbol=event.native_id
             ):
                 continue
             match fault.kind:
                 case "drop":
                     frames = []
                 case "duplicate":
-                    frames = [frame, frame]
+                    frames = [whole, whole]
                 case "malformed":
-                    text = event.text(combined=connection.combined, skew_ms=skew)
-                    frames = [text_frame(text[: len(text) // 2])]
+                    payload = event.render(skew, connection.session.flavour)
+                    frames = [frame(payload[: len(payload) // 2])]
                 case "delay":
-                    heapq.heappush(connection.late, (now + fault.delay_ms / 1000, next(self._tickets), frame))
+                    heapq.heappush(connection.late, (now + fault.delay_ms / 1000, next(self._tickets), whole))
                     frames = []
                 case "reorder":
-                    connection.swapped[event.stream] = (now + REORDER_WAIT_S, frame)
+                    connection.swapped[event.stream] = (now + REORDER_WAIT_S, whole)
                     self._record("reorder", connection, event)
                     return
             self._record(fault.kind, connection, event)
@@ -240,7 +214,8 @@ class Listener:
             elif now - connection.pinged >= self._ping_interval:
                 connection.pinged = now
                 if not connection.transport.is_closing():
-                    connection.transport.write(b"\x89\x00")
+                    ping = self._wire.ping(time.time_ns() // 1_000_000)
+                    connection.transport.write(b"\x89\x00" if ping is None else frame(ping))
             elif now - connection.heard > 4 * self._ping_interval:
                 connection.transport.abort()
             self._retire(connection, now)
@@ -248,9 +223,9 @@ class Listener:
     def _release(self, connection: Connection, now: float) -> None:
         while connection.late and connection.late[0][0] <= now:
             connection.outbox.append(heapq.heappop(connection.late)[2])
-        for stream, (due, frame) in list(connection.swapped.items()):
+        for stream, (due, whole) in list(connection.swapped.items()):
             if due <= now:
-                connection.outbox.append(frame)
+                connection.outbox.append(whole)
                 del connection.swapped[stream]
 
     def _retire(self, connection: Connection, now: float) -> None:
@@ -271,7 +246,7 @@ class Listener:
     def _skew(self, event: Outgoing, now: float) -> int:
         for active in self.faults:
             if active.fault.kind == "skew" and active.hits(
-                now, self._random, stream=event.stream.partition("@")[2], symbol=event.native_id
+                now, self._random, stream=event.kind, symbol=event.native_id
             ):
                 self._record("skew", None, event)
                 return active.fault.skew_ms
@@ -333,7 +308,7 @@ class Listener:
 
     # REST
 
-    def _reply(self, request: web.Request, body: bytes) -> web.Response:
+    async def _rest(self, handler: Handler, request: web.Request) -> web.Response:
         self.requests += 1
         now = time.monotonic()
         for active in self.faults:
@@ -342,34 +317,18 @@ class Listener:
                 continue
             if active.hits(now, self._random, symbol=request.query.get("symbol")):
                 self._record("status", None, detail=f"{fault.status} {request.path_qs}")
-                message = "Too many requests." if fault.status in (418, 429) else "Service unavailable."
                 headers = {"Retry-After": "1"} if fault.status in (418, 429, 503) else {}
-                return web.json_response(body=binance.error_reply(-1003, message), status=fault.status, headers=headers)
-        return web.json_response(body=body)
-
-    async def _ping(self, request: web.Request) -> web.Response:
-        return self._reply(request, b"{}")
-
-    async def _time(self, request: web.Request) -> web.Response:
-        return self._reply(request, b'{"serverTime":%d}' % (time.time_ns() // 1_000_000))
-
-    async def _exchange_info(self, request: web.Request) -> web.Response:
-        return self._reply(request, binance.exchange_info(self._feed.markets(), time.time_ns() // 1_000_000))
-
-    async def _depth(self, request: web.Request) -> web.Response:
-        limit = request.query.get("limit", "100")
-        if not limit.isascii() or not limit.isdigit() or int(limit) < 1:
-            return web.json_response(body=binance.error_reply(-1100, f"Illegal parameter limit: {limit}."), status=400)
-        symbol = request.query.get("symbol", "")
-        if symbol not in {market.native_id for market in self._feed.markets()}:
-            return web.json_response(body=binance.error_reply(-1121, "Invalid symbol."), status=400)
-        refusal = self._reply(request, b"{}")
-        if refusal.status != 200:
-            return refusal
-        state = self._feed.snapshot(symbol, min(int(limit), binance.DEPTH_LIMIT), self.name)
-        if state is None:
-            return web.json_response(body=binance.error_reply(-1000, "No book yet."), status=503)
-        return web.json_response(body=binance.depth_reply(state))
+                return web.json_response(body=self._wire.refusal(fault.status), status=fault.status, headers=headers)
+        call = Call(
+            path=request.path,
+            query=request.query,
+            base=request.host,
+            now_ms=time.time_ns() // 1_000_000,
+            markets=self._feed.markets(),
+            snapshot=lambda native_id, limit: self._feed.snapshot(native_id, limit, self.name),
+        )
+        body, status = handler(call)
+        return web.json_response(body=body, status=status)
 
     # WebSocket
 
@@ -380,13 +339,12 @@ class Listener:
         if transport is None:
             return socket
         self.accepted += 1
-        # Under /ws events come bare, under /stream wrapped; ccxt names its connections by a number behind /ws.
-        combined = "/ws" not in request.path
-        connection = Connection(self.accepted, socket, transport, combined)
+        connection = Connection(self.accepted, socket, transport, self._wire.connect(request.path, request.query))
         self.connections.add(connection)
-        query = request.query.get("streams", "").split("/")
-        path = [part for part in request.match_info.get("streams", "").split("/") if "@" in part]
-        self._subscribe(connection, [stream for stream in (*query, *path) if self._exists(stream)])
+        known = self._wire.streams(self._feed.markets())
+        connection.outbox += map(frame, connection.session.greetings)
+        self._subscribe(connection, [stream for stream in connection.session.subscribe if stream in known])
+        connection.write()
         try:
             async for message in socket:
                 connection.heard = time.monotonic()
@@ -394,69 +352,37 @@ class Listener:
                     continue
                 if message.type is WSMsgType.PING:
                     await socket.pong(message.data)
-                elif message.type is WSMsgType.TEXT:
-                    await self._request(connection, message.data)
+                elif message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
+                    self._answer(connection, message.data)
         finally:
             self._forget(connection)
         return socket
 
-    async def _request(self, connection: Connection, text: str) -> None:
-        reply = self.answer(connection, text)
-        connection.outbox.append(text_frame(msgspec.json.encode(reply).decode()))
+    def _answer(self, connection: Connection, message: Payload) -> None:
+        """Carry out a client's message; what it begins comes behind the reply."""
+        answer = self._wire.answer(connection.session, message, self._wire.streams(self._feed.markets()))
+        connection.outbox += map(frame, answer.replies)
+        self._unsubscribe(connection, answer.unsubscribe)
+        self._subscribe(connection, answer.subscribe)
         connection.write()
 
-    def answer(self, connection: Connection, text: str) -> dict[str, object]:
-        """Carry out a client's request and return the reply, as the real exchange words it."""
-        try:
-            request = msgspec.json.decode(text, type=Request)
-        except msgspec.DecodeError:
-            return {"error": {"code": 3, "msg": "Invalid JSON: expected a request with method, params and id"}}
-        match request.method:
-            case "SUBSCRIBE" | "UNSUBSCRIBE":
-                streams = [param for param in request.params if isinstance(param, str)]
-                unknown = [stream for stream in streams if not self._exists(stream)]
-                if unknown:
-                    return {"error": {"code": 2, "msg": f"Invalid stream: {unknown[0]}"}, "id": request.id}
-                if len(connection.streams | set(streams)) > binance.MAX_STREAMS:
-                    return {"error": {"code": 2, "msg": "Invalid request: too many streams"}, "id": request.id}
-                if request.method == "SUBSCRIBE":
-                    self._subscribe(connection, streams)
-                else:
-                    self._unsubscribe(connection, streams)
-                return {"result": None, "id": request.id}
-            case "LIST_SUBSCRIPTIONS":
-                return {"result": sorted(connection.streams), "id": request.id}
-            case _:
-                return {
-                    "error": {"code": 2, "msg": f"Invalid request: unknown method {request.method}"},
-                    "id": request.id,
-                }
-
-    def _exists(self, stream: str) -> bool:
-        symbol, _, kind = stream.partition("@")
-        return kind in binance.STREAM_KINDS and symbol in {m.native_id.lower() for m in self._feed.markets()}
-
-    def _subscribe(self, connection: Connection, streams: list[str]) -> None:
-        connection.streams.update(streams)
+    def _subscribe(self, connection: Connection, streams: Sequence[str]) -> None:
+        connection.session.streams.update(streams)
         for stream in streams:
-            self.subscribers.setdefault(stream, set()).add(connection)
+            if self._wire.sends_snapshots and self._feed.has_book(stream):
+                connection.awaiting.add(stream)
+            else:
+                self.subscribers.setdefault(stream, set()).add(connection)
             self.acknowledged[stream] = time.time_ns()
         if streams:
             self._feed.subscribed()
 
-    def _unsubscribe(self, connection: Connection, streams: list[str]) -> None:
-        connection.streams.difference_update(streams)
+    def _unsubscribe(self, connection: Connection, streams: Sequence[str]) -> None:
+        connection.session.streams.difference_update(streams)
+        connection.awaiting.difference_update(streams)
         for stream in streams:
             self.subscribers.get(stream, set()).discard(connection)
 
     def _forget(self, connection: Connection) -> None:
-        self._unsubscribe(connection, list(connection.streams))
+        self._unsubscribe(connection, list(connection.session.streams))
         self.connections.discard(connection)
-
-
-class Request(msgspec.Struct):
-    """A client's request over its WebSocket."""
-
-    method: str
-    params: list[str | bool] = msgspec.field(default_factory=list)
-    id: int | str | None = None

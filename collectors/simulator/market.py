@@ -7,7 +7,7 @@ from decimal import Decimal
 from msgspec import Struct
 
 WIRE_DIGITS = 8
-"""Binance spot writes every price and amount with eight decimals."""
+"""Most decimals a step may have; Binance spot writes every price and amount with that many."""
 
 
 def digits_of(step: str) -> int:
@@ -24,17 +24,19 @@ def digits_of(step: str) -> int:
 class Scale:
     """Turns whole steps into the exchange's decimal text and back, exactly."""
 
-    __slots__ = ("_divisor", "_zeros", "digits")
+    __slots__ = ("_divisor", "_tail", "digits")
 
-    def __init__(self, step: str) -> None:
+    def __init__(self, step: str, wire_digits: int | None = WIRE_DIGITS) -> None:
+        """``wire_digits``: decimals of every text, None for as many as the step has."""
         self.digits = digits_of(step)
         self._divisor = 10**self.digits
-        self._zeros = "0" * (WIRE_DIGITS - self.digits)
+        zeros = "0" * ((self.digits if wire_digits is None else wire_digits) - self.digits)
+        self._tail = zeros if self.digits or not zeros else f".{zeros}"
 
     def text(self, steps: int) -> str:
-        """Exact text with eight decimals, as the exchange writes it: 6168599 steps of 0.01 are ``61685.99000000``."""
+        """Exact text as the exchange writes it: with eight decimals, 6168599 steps of 0.01 are ``61685.99000000``."""
         whole, fraction = divmod(steps, self._divisor)
-        return f"{whole}.{fraction:0{self.digits}d}{self._zeros}" if self.digits else f"{whole}.{self._zeros}"
+        return f"{whole}.{fraction:0{self.digits}d}{self._tail}" if self.digits else f"{whole}{self._tail}"
 
     def steps(self, text: str) -> int:
         """Whole steps of a decimal text; raises ValueError where it lies between two steps."""
@@ -45,7 +47,10 @@ class Scale:
 
 
 class Market(Struct, frozen=True):
-    """One spot symbol; ``price`` is where its book starts, ``amount`` the mean of an order, in base."""
+    """One spot symbol; ``price`` is where its book starts, ``amount`` the mean of an order, in base.
+
+    ``wire_digits`` are the decimals of its numbers on the wire, None for those of their step.
+    """
 
     native_id: str
     base: str
@@ -54,6 +59,7 @@ class Market(Struct, frozen=True):
     amount_step: str = "0.00001"
     price: str = "50000"
     amount: str = "0.05"
+    wire_digits: int | None = WIRE_DIGITS
 
 
 MARKETS = {

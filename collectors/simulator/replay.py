@@ -12,8 +12,9 @@ import msgspec
 from msgspec import Struct
 
 from collectors.simulator.engine import BookState, Level
-from collectors.simulator.listener import Outgoing
 from collectors.simulator.market import MARKETS, Market, Scale
+from collectors.simulator.wire.binance import combined
+from collectors.simulator.wire.contract import Kind, Outgoing
 
 
 class ReplayConfig(Struct, frozen=True):
@@ -41,6 +42,7 @@ class _Frame(Struct):
     data: msgspec.Raw
 
 
+_KINDS: dict[str, Kind] = {"trade": "trade", "bookTicker": "bookTicker", "depth": "depth"}
 _frame = msgspec.json.Decoder(_Frame).decode
 _data = msgspec.json.Decoder(_Data).decode
 
@@ -92,7 +94,8 @@ class Replay:
             ids = (data.U or data.u or data.t, data.u or data.t)
             self.sent += 1
             due = (recv_ns - first) / 1e9 / self.config.speed if self.config.speed else None
-            yield due, Outgoing(stream, native_id, ids, partial(_unchanged, text))
+            kind = _KINDS[stream.partition("@")[2].partition("@")[0]]
+            yield due, Outgoing(stream, kind, native_id, ids, partial(_unchanged, stream, text))
 
     def snapshot(self, native_id: str, limit: int) -> BookState | None:
         """The best levels of what was replayed so far; None before the first depth event."""
@@ -115,8 +118,8 @@ class Replay:
         self._books[native_id] = (data.u, bids, asks)
 
 
-def _unchanged(text: str, _skew_ms: int) -> str:
-    return text
+def _unchanged(stream: str, text: str, _skew_ms: int, flavour: str) -> str:
+    return combined(stream, text) if flavour == "combined" else text
 
 
 def _stream_of(payload: bytes) -> str:

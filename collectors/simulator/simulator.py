@@ -11,13 +11,13 @@ import msgspec
 from aiohttp import web
 from msgspec import Struct, field
 
-from collectors.simulator.binance import DEPTH_LIMIT
 from collectors.simulator.engine import BookState, ChangeEvent, Engine, Event
 from collectors.simulator.faults import Fault, FaultLog
-from collectors.simulator.listener import Listener, outgoing
+from collectors.simulator.listener import Listener
 from collectors.simulator.market import Market, market_of
 from collectors.simulator.replay import Replay, ReplayConfig
 from collectors.simulator.truth import Served, Truth, TruthWriter
+from collectors.simulator.wire import wire
 
 TICK_S = 0.005
 DEPTH_INTERVAL_S = 0.1
@@ -34,12 +34,15 @@ class Address(Struct, frozen=True):
 
 
 class Config(Struct, frozen=True):
-    """A simulated exchange. ``rate`` is in orders per second and symbol; ``levels`` are kept a side at least.
+    """A simulated exchange; ``exchange`` is ccxt's id of whose wire format it speaks. ``symbols`` are named as in
+    MARKETS, whatever the exchange calls them. ``rate`` is in orders per second and symbol;
+    ``levels`` are kept a side at least.
 
     First ids come from the clock unless given, so that ids never repeat over restarts. Truth is written to
     ``truth_folder`` and kept in memory where ``keep_truth``: only for tests, as both grow without bound.
     """
 
+    exchange: str = "binance"
     symbols: list[str] = field(default_factory=lambda: ["BTCUSDT"])
     listeners: list[Address] = field(default_factory=lambda: [Address()])
     rate: float = 200.0
@@ -58,29 +61,36 @@ class Simulator:
     """A running exchange: ``async with Simulator(Config(...)) as simulator``. Not for use across threads."""
 
     def __init__(self, config: Config) -> None:
-        """Raises ValueError for a symbol it does not know."""
+        """Raises ValueError for an exchange or a symbol it does not know."""
         self.config = config
+        self.wire = wire(config.exchange)
         self.truth = Truth()
         self.log = FaultLog()
         self.is_paused = False
         now_ms = time.time_ns() // 1_000_000
+        traded = [] if config.replay else [self.wire.market(market_of(symbol)) for symbol in config.symbols]
         self.engines = {
-            symbol: Engine(
-                market_of(symbol),
+            market.native_id: Engine(
+                market,
                 seed=config.seed,
                 levels=config.levels,
                 first_update_id=config.first_update_id or now_ms * 1000,
                 first_trade_id=config.first_trade_id or now_ms,
             )
-            for symbol in ([] if config.replay else config.symbols)
+            for market in traded
         }
+        self.wire.book = lambda native_id, limit: self.engines[native_id].state(limit)
+        if config.replay and config.exchange != "binance":
+            raise ValueError(f"replay of {config.exchange}: recorded frames of binance are replayed only")
         self.replay = Replay(config.replay) if config.replay else None
+        self._books = self.wire.books(self.markets())
         self.listeners = {
             address.name: Listener(
                 address.name,
                 address.host,
                 address.port,
                 self,
+                self.wire,
                 seed=config.seed,
                 ping_interval=config.ping_interval,
                 log=self.log,
@@ -103,11 +113,11 @@ class Simulator:
         await self.stop()
 
     def rest_url(self, listener: str = "a") -> str:
-        """Base of the REST API, for ccxt's ``urls['api']['public']`` add ``/api/v3``."""
+        """Base of the REST API, for a recorder's endpoint."""
         return f"http://{self.listeners[listener].host}:{self.listeners[listener].port}"
 
     def ws_url(self, listener: str = "a") -> str:
-        """Base of the WebSocket API, for ccxt's ``urls['api']['ws']['spot']`` add ``/stream/ws``."""
+        """Base of the WebSocket API, for a recorder's endpoint."""
         return f"ws://{self.listeners[listener].host}:{self.listeners[listener].port}"
 
     async def start(self) -> None:
@@ -186,6 +196,14 @@ class Simulator:
             event = engine.publish_depth(now_ms)
             if event is not None:
                 self._emit(event)
+        # Now that all changes are published, whole books fit between the last update and the next.
+        if self.wire.sends_snapshots:
+            for stream, native_id in self._books.items():
+                waiting = [listener for listener in self.listeners.values() if listener.awaits(stream)]
+                if waiting:
+                    state = self.engines[native_id].state(self.wire.depth)
+                    for listener in waiting:
+                        listener.open_books(stream, state, now_ms)
 
     def _emit(self, event: Event) -> None:
         sent_ns = time.time_ns()
@@ -194,7 +212,7 @@ class Simulator:
         if self._writer is not None:
             self._writer.add(event, sent_ns)
         if not isinstance(event, ChangeEvent):
-            frame = outgoing(event)
+            frame = self.wire.outgoing(event)
             now = time.monotonic()
             for listener in self.listeners.values():
                 listener.publish(frame, now)
@@ -250,13 +268,21 @@ class Simulator:
         """The best levels now; noted in the truth."""
         if self.replay is not None:
             return self.replay.snapshot(native_id, limit)
-        state = self.engines[native_id].state(min(limit, DEPTH_LIMIT))
-        served = Served(time.time_ns(), native_id, listener, state.update_id, limit)
+        state = self.engines[native_id].state(min(limit, self.wire.depth))
+        self.served(state, listener, limit)
+        return state
+
+    def served(self, state: BookState, listener: str, limit: int | None = None) -> None:
+        """Note in the truth that a client was sent a whole book."""
+        served = Served(time.time_ns(), state.native_id, listener, state.update_id, limit or self.wire.depth)
         if self.config.keep_truth:
             self.truth.served(served)
         if self._writer is not None:
             self._writer.served(served)
-        return state
+
+    def has_book(self, stream: str) -> bool:
+        """Whether a stream is that of a book."""
+        return stream in self._books
 
     def subscribed(self) -> None:
         """A client has its first stream."""

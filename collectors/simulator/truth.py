@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, TypeVar
+from urllib.parse import quote
 
 import msgspec
 from msgspec import Struct, field
@@ -74,7 +75,7 @@ class TrueBook(Struct, frozen=True):
 
 
 def _price(level: Level) -> int:
-    return int(level[0].replace(".", ""))  # all prices have the same eight decimals
+    return int(level[0].replace(".", ""))  # all prices of a market have the same decimals
 
 
 class Truth:
@@ -88,15 +89,15 @@ class Truth:
         """Truth written by a ``TruthWriter``; raises FileNotFoundError where the folder holds none."""
         truth = cls()
         for path in sorted(folder.glob("*.initial.jsonl")):
-            native_id = path.name.removesuffix(".initial.jsonl")
             (initial,) = _read(path, BookState)
-            truth.symbols[native_id] = SymbolTruth(
+            name = _file_name(initial.native_id)
+            truth.symbols[initial.native_id] = SymbolTruth(
                 initial=initial,
-                trades=list(_read(folder / f"{native_id}.trades.jsonl", TrueTrade)),
-                quotes=list(_read(folder / f"{native_id}.quotes.jsonl", TrueQuote)),
-                book_events=list(_read(folder / f"{native_id}.book_events.jsonl", TrueBookEvent)),
-                changes=list(_read(folder / f"{native_id}.changes.jsonl", ChangeEvent)),
-                snapshots=list(_read(folder / f"{native_id}.snapshots.jsonl", Served)),
+                trades=list(_read(folder / f"{name}.trades.jsonl", TrueTrade)),
+                quotes=list(_read(folder / f"{name}.quotes.jsonl", TrueQuote)),
+                book_events=list(_read(folder / f"{name}.book_events.jsonl", TrueBookEvent)),
+                changes=list(_read(folder / f"{name}.changes.jsonl", ChangeEvent)),
+                snapshots=list(_read(folder / f"{name}.snapshots.jsonl", Served)),
             )
         if not truth.symbols:
             raise FileNotFoundError(f"no *.initial.jsonl in {folder}, expected a folder written by simulate --truth")
@@ -189,11 +190,15 @@ class TruthWriter:
     def _file(self, native_id: str, channel: str) -> IO[bytes]:
         key = (native_id, channel)
         if key not in self._files:
-            self._files[key] = (self._folder / f"{native_id}.{channel}.jsonl").open("wb", buffering=1 << 20)
+            self._files[key] = (self._folder / f"{_file_name(native_id)}.{channel}.jsonl").open("wb", buffering=1 << 20)
         return self._files[key]
 
     def _write(self, native_id: str, channel: str, value: Struct) -> None:
         self._file(native_id, channel).write(self._encode(value) + b"\n")
+
+
+def _file_name(native_id: str) -> str:
+    return quote(native_id, safe="")
 
 
 def _read(path: Path, kind: type[T]) -> Iterator[T]:

@@ -389,7 +389,7 @@ async def test_the_command_serves_until_told_to_stop_and_refuses_what_makes_no_s
         (["--symbol", "NOPE"], "NOPE"),
         (["--listen", "nowhere"], "host:port"),
         (["--fault", "explode"], "explode"),
-        (["--exchange", "kraken"], "expected binance"),
+        (["--exchange", "mtgox"], "expected one of binance"),
     ):
         refused = await start(*arguments)
         _, errors = await asyncio.wait_for(refused.communicate(), 60)

@@ -9,10 +9,11 @@ from itertools import pairwise
 import msgspec
 import pytest
 
-from collectors.simulator import MARKETS, binance
+from collectors.simulator import MARKETS
 from collectors.simulator.engine import ChangeEvent, DepthEvent, Engine, Event, QuoteEvent, TradeEvent
 from collectors.simulator.market import Market, Scale, market_of
 from collectors.simulator.truth import Truth
+from collectors.simulator.wire import binance
 
 START_MS = 1_800_000_000_000
 

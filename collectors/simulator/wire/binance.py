@@ -5,20 +5,124 @@ Wire: the exchange's pages "WebSocket Streams for Binance" and "Market Data endp
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from typing import ClassVar
+
 import msgspec
 
 from collectors.simulator.engine import BookState, DepthEvent, Level, PublicEvent, QuoteEvent, TradeEvent
 from collectors.simulator.market import Market, Scale
+from collectors.simulator.wire.contract import Answer, Call, Handler, Payload, Reply, Session, Wire
 
 DEPTH_LIMIT = 5000
 """Most levels a side of a depth snapshot: the venue's horizon."""
 MAX_STREAMS = 1024
 """Most streams a connection may subscribe to."""
 STREAM_KINDS = ("trade", "bookTicker", "depth@100ms")
-StreamKind = str
 
 
-def stream_kind(event: PublicEvent) -> StreamKind:
+class Request(msgspec.Struct):
+    """A client's request over its WebSocket."""
+
+    method: str
+    params: list[str | bool] = msgspec.field(default_factory=list)
+    id: int | str | None = None
+
+
+class Binance(Wire):
+    """Binance spot. Under /ws events come bare, under /stream wrapped; ccxt numbers its connections behind /ws."""
+
+    exchange: ClassVar = "binance"
+    paths: ClassVar = ("/ws", "/ws/{streams:.*}", "/stream", "/stream/{streams:.*}")
+    digits: ClassVar = 8
+    depth: ClassVar = DEPTH_LIMIT
+
+    def native_id(self, market: Market) -> str:
+        """``BTCUSDT``"""
+        return market.base + market.quote
+
+    def streams(self, markets: Iterable[Market]) -> set[str]:
+        """``btcusdt@trade`` and so on."""
+        return {f"{market.native_id.lower()}@{kind}" for market in markets for kind in STREAM_KINDS}
+
+    def stream(self, event: PublicEvent) -> str:
+        """The stream as a client names it: ``btcusdt@trade``."""
+        return stream_name(event)
+
+    def payload(self, event: PublicEvent, skew_ms: int, flavour: str) -> Payload:
+        """The event's JSON, wrapped where the connection takes combined streams."""
+        text = payload(event, skew_ms)
+        return combined(stream_name(event), text) if flavour == "combined" else text
+
+    def connect(self, path: str, query: Mapping[str, str]) -> Session:
+        """Streams may be named in the path or the query."""
+        asked = (*query.get("streams", "").split("/"), *path.split("/"))
+        return Session("" if "/ws" in path else "combined", set(), subscribe=tuple(one for one in asked if "@" in one))
+
+    def answer(self, session: Session, message: Payload, known: set[str]) -> Answer:
+        """Carry out SUBSCRIBE, UNSUBSCRIBE, LIST_SUBSCRIPTIONS; errors as the real exchange words them."""
+        try:
+            request = msgspec.json.decode(message, type=Request)
+        except msgspec.DecodeError:
+            return _reply({"error": {"code": 3, "msg": "Invalid JSON: expected a request with method, params and id"}})
+        match request.method:
+            case "SUBSCRIBE" | "UNSUBSCRIBE":
+                return _subscription(request, session, known)
+            case "LIST_SUBSCRIPTIONS":
+                return _reply({"result": sorted(session.streams), "id": request.id})
+            case _:
+                return _reply(_error(f"Invalid request: unknown method {request.method}", request.id))
+
+    def refusal(self, status: int) -> bytes:
+        """Body of a refused request."""
+        return error_reply(-1003, "Too many requests." if status in (418, 429) else "Service unavailable.")
+
+    def routes(self) -> dict[tuple[str, str], Handler]:
+        """What recorders and ccxt ask for."""
+        return {
+            ("GET", "/api/v3/ping"): lambda _: Reply(b"{}"),
+            ("GET", "/api/v3/time"): lambda call: Reply(b'{"serverTime":%d}' % call.now_ms),
+            ("GET", "/api/v3/exchangeInfo"): lambda call: Reply(exchange_info(call.markets, call.now_ms)),
+            ("GET", "/api/v3/depth"): _depth,
+        }
+
+
+WIRE = Binance
+
+
+def _subscription(request: Request, session: Session, known: set[str]) -> Answer:
+    streams = tuple(param for param in request.params if isinstance(param, str))
+    unknown = [stream for stream in streams if stream not in known]
+    if unknown:
+        return _reply(_error(f"Invalid stream: {unknown[0]}", request.id))
+    if len(session.streams | set(streams)) > MAX_STREAMS:
+        return _reply(_error("Invalid request: too many streams", request.id))
+    answer = _reply({"result": None, "id": request.id})
+    return answer._replace(subscribe=streams) if request.method == "SUBSCRIBE" else answer._replace(unsubscribe=streams)
+
+
+def _error(message: str, request_id: int | str | None) -> dict[str, object]:
+    return {"error": {"code": 2, "msg": message}, "id": request_id}
+
+
+def _reply(value: dict[str, object]) -> Answer:
+    return Answer((msgspec.json.encode(value).decode(),))
+
+
+def _depth(call: Call) -> Reply:
+    limit = call.query.get("limit", "100")
+    if not limit.isascii() or not limit.isdigit() or int(limit) < 1:
+        return Reply(error_reply(-1100, f"Illegal parameter limit: {limit}."), 400)
+    symbol = call.query.get("symbol", "")
+    if symbol not in {market.native_id for market in call.markets}:
+        return Reply(error_reply(-1121, "Invalid symbol."), 400)
+    state = call.snapshot(symbol, min(int(limit), DEPTH_LIMIT))
+    if state is None:
+        return Reply(error_reply(-1000, "No book yet."), 503)
+    return Reply(depth_reply(state))
+
+
+def stream_kind(event: PublicEvent) -> str:
     """The stream an event belongs to, without its symbol: one of ``STREAM_KINDS``."""
     match event:
         case TradeEvent():
