@@ -78,6 +78,7 @@ function valueFor(column) {
     'timestamp with time zone': `timestamptz '2026-01-01' + i * interval '100 ms'`,
     bigint: 'i',
     integer: '1',
+    smallint: '1',
     boolean: 'i % 2 = 0',
     text: `'x' || i`,
     numeric: 'round(60000 + i * 0.01, 2)',
