@@ -31,6 +31,10 @@ __all__ = [
 
 EXCHANGES: tuple[str, ...] = (
     "binance",
+    "hyperliquid",
+    "kucoin",
+    "kucoinfutures",
+    "okx",
 )
 """ccxt's ids of the exchanges that have a decoder, in order."""
 

@@ -192,7 +192,7 @@ def survive(one: Decoder, payload: bytes) -> None:
 NUMBER = re.compile(rb"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
 VALUE = re.compile(rb'"(?:[^"\\]|\\.)*"(?=[,}\]])|(?<=:)[^",{}\[\]]+(?=[,}\]])')
 PAIR = re.compile(rb'"\w+":\s*("[^"]*"|[^",{}\[\]]+)')
-ODD = (
+ODD: tuple[bytes, ...] = (
     b"-1",
     b"1e400",
     b"9" * 400,
