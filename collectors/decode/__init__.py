@@ -35,6 +35,7 @@ EXCHANGES: tuple[str, ...] = (
     "kucoin",
     "kucoinfutures",
     "okx",
+    "poloniex",
 )
 """ccxt's ids of the exchanges that have a decoder, in order."""
 

@@ -137,8 +137,9 @@ def test_each_message_is_data_or_control(exchange: str) -> None:
         assert list(one.book_ids(frame)) == [
             BookIds(e.native_id, e.first_id, e.last_id, e.previous_id, e.kind == "snapshot") for e in books
         ], name
-        prefix = venue_of(exchange).data_prefix
-        if prefix is not None and frame.startswith(prefix.encode()):
+        prefixes = venue_of(exchange).data_prefix or ()
+        prefixes = (prefixes,) if isinstance(prefixes, str) else prefixes
+        if frame.startswith(tuple(prefix.encode() for prefix in prefixes)):
             assert one.control(frame) is None, f"{name}: taken for data by its beginning"
 
 
