@@ -36,6 +36,7 @@ EXCHANGES: tuple[str, ...] = (
     "kucoinfutures",
     "okx",
     "poloniex",
+    "upbit",
 )
 """ccxt's ids of the exchanges that have a decoder, in order."""
 

@@ -17,6 +17,7 @@ VENUE = Venue(
         "book_events": Watch(method="watch_order_book", is_many=False),
         "derivatives": Watch(method="watch_ticker", is_many=False),
     },
+    data_prefix=('{"channel":"trades"', '{"channel":"l2Book"', '{"channel":"activeAssetCtx"'),
     acknowledges="symbol",
     ping="messages",
     symbols_per_connection=100,

@@ -16,6 +16,7 @@ VENUE = Venue(
         "book_events": Watch(method="watch_order_book", is_many=False),
     },
     config={"options": {"watchOrderBook": {"name": "book_lv2"}}},
+    data_prefix=('{"channel":"trades","data":', '{"channel":"book_lv2","data":'),
     ping="messages",
     symbols_per_connection=100,
     requests_per_second=20.0,
