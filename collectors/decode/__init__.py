@@ -31,12 +31,15 @@ __all__ = [
 
 EXCHANGES: tuple[str, ...] = (
     "binance",
+    "hitbtc",
     "hyperliquid",
+    "kraken",
     "kucoin",
     "kucoinfutures",
     "okx",
     "poloniex",
     "upbit",
+    "whitebit",
 )
 """ccxt's ids of the exchanges that have a decoder, in order."""
 
