@@ -31,7 +31,9 @@ __all__ = [
 
 EXCHANGES: tuple[str, ...] = (
     "binance",
+    "coinbaseexchange",
     "hitbtc",
+    "htx",
     "hyperliquid",
     "kraken",
     "kucoin",

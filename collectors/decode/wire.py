@@ -115,7 +115,7 @@ _whole_second: Final = lru_cache(maxsize=1024)(ns_of_iso)
 def levels(raw: Raw) -> list[tuple[str, str]]:
     """A JSON array of ``[price,amount]`` in JSON numbers as their texts. Raises one of WIRE_ERRORS.
 
-    The floats only prove its shape; six times faster than a Raw for each number.
+    The floats only prove its shape: four times as quick as a Raw for each number.
     """
     _float_pairs(raw)
     text = "".join(bytes(raw).decode().split())
