@@ -31,7 +31,9 @@ __all__ = [
 
 EXCHANGES: tuple[str, ...] = (
     "binance",
+    "bithumb",
     "coinbaseexchange",
+    "dydx",
     "hitbtc",
     "htx",
     "hyperliquid",

@@ -73,7 +73,7 @@ class _Probe(Struct, gc=False):
 
 
 _trade = Json(_Trade).decode
-_book = Json(_Book).decode
+_book = Json(_Book, strict=False).decode  # Bithumb may send the time as text
 _units = Json(list[_Unit]).decode
 _rows = Json(list[tuple[str, str, str, str]]).decode
 _code = Json(_Code).decode
