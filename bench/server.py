@@ -17,8 +17,8 @@ from aiohttp import WSMsgType, web
 
 from bench.frames import SUFFIX, channel_of
 from collectors.events import Channel
-from collectors.simulator.binance import exchange_info
 from collectors.simulator.market import MARKETS
+from collectors.simulator.wire.binance import exchange_info
 
 _AHEAD = 256 * 1024
 

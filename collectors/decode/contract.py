@@ -53,8 +53,8 @@ class Proof(StrEnum):
 class Stream(Struct, frozen=True, kw_only=True):
     """How an exchange offers one channel.
 
-    ``name`` is the exchange's, for people. ``snapshot`` tells where whole books come from: ``socket`` (the first message
-    of a subscription, and whenever the exchange starts anew), ``rest``, or ``always`` where every message is a whole
+    ``name`` is the exchange's, for people. ``snapshot`` tells where whole books come from: ``socket`` (the first
+    message of a subscription, and whenever the exchange starts anew), ``rest``, or ``always`` where each is a whole
     book. ``depth`` is the number of levels a side of a whole book, None for all there are.
     """
 

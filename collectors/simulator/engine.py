@@ -27,7 +27,7 @@ class TradeEvent(Struct, frozen=True, gc=False):
 
 
 class QuoteEvent(Struct, frozen=True, gc=False):
-    """Best bid and ask after the book change ``update_id``."""
+    """Best bid and ask after the book change ``update_id``, at ``time`` (ms since 1970); not all exchanges tell it."""
 
     native_id: str
     update_id: int
@@ -35,6 +35,7 @@ class QuoteEvent(Struct, frozen=True, gc=False):
     bid_amount: str
     ask_price: str
     ask_amount: str
+    time: int
 
 
 class DepthEvent(Struct, frozen=True, gc=False):
@@ -107,7 +108,7 @@ class Engine:
         touch = self._touch()
         if touch != self._quote:
             self._quote = touch
-            yield QuoteEvent(self.native_id, self.update_id, *touch)
+            yield QuoteEvent(self.native_id, self.update_id, *touch, now_ms)
 
     def publish_depth(self, now_ms: int) -> DepthEvent | None:
         """The changes since the last call as one event; None where nothing changed."""

@@ -9,9 +9,9 @@ import psycopg
 from msgspec import Struct
 
 from collectors.simulator import Truth
-from collectors.simulator.binance import DEPTH_LIMIT
 from collectors.simulator.engine import Level
 from collectors.simulator.truth import SymbolTruth
+from collectors.simulator.wire.binance import DEPTH_LIMIT
 from tests.integration.harness.fleet import CHANNELS, Fleet
 
 Row = tuple[Any, ...]
