@@ -63,7 +63,7 @@ from collectors.journal.format import (
     segments,
 )
 from collectors.journal.reader import SegmentReader, is_writer_alive, read_capture
-from collectors.journal.writer import JournalWriter, Limits, next_epoch
+from collectors.journal.writer import JournalWriter, Limits, next_epoch, remove_leftovers
 
 __all__ = [
     "FORMAT",
@@ -91,6 +91,7 @@ __all__ = [
     "parse_frame",
     "parse_mark",
     "read_capture",
+    "remove_leftovers",
     "segment_of",
     "segments",
 ]

@@ -5,11 +5,10 @@ The format itself is described in the package's docstring.
 
 from __future__ import annotations
 
-import contextlib
 import re
 import zlib
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +16,7 @@ from msgspec import DecodeError, Struct, field
 from msgspec.json import Decoder, Encoder
 
 FORMAT = 1
-ESCAPE = "base64:"
+ESCAPE = b"base64:"
 COMMIT_START = b'{"mark":"commit",'
 Reason = Literal["disconnect", "stall", "crash", "disk", "shutdown", "handover", "venue", "rotate"]
 SEGMENT_NAME = re.compile(r"(?P<epoch>\d+)-(?P<seq>\d{6,})\.journal\.zst")
@@ -154,47 +153,57 @@ def segments(folder: Path) -> list[Path]:
     return sorted((path for path in folder.iterdir() if SEGMENT_NAME.fullmatch(path.name)), key=segment_of)
 
 
-def encode_frame(recv_ns: int, payload: bytes) -> str:
+def encode_frame(recv_ns: int, payload: bytes) -> bytes:
     """The line of a frame, escaped where the payload would not survive as a line of text."""
     try:
-        text = payload.decode()
+        payload.decode()
+        is_text = True
     except UnicodeDecodeError:
-        text = ESCAPE
-    if text.startswith(ESCAPE) or "\n" in text or "\r" in text:
-        text = ESCAPE + b64encode(payload).decode()
-    return f"{recv_ns} {text}\n"
+        is_text = False
+    if not is_text or payload.startswith(ESCAPE) or b"\n" in payload or b"\r" in payload:
+        payload = ESCAPE + b64encode(payload)
+    return b"%d %b\n" % (recv_ns, payload)
 
 
-def raw_line(recv_ns: int, payload: str | bytes) -> str:
-    """A frame as the writer collects it: not escaped yet, bytes that are not UTF-8 as lone surrogates."""
-    if isinstance(payload, bytes):
-        payload = payload.decode(errors="surrogateescape")
-    return f"{recv_ns} {payload}\n"
+Frames = tuple[int, Sequence[bytes]]
+"""Receive time in ns, and the payloads that were received together."""
 
 
-def encode_lines(raw_lines: list[str]) -> bytes:
-    """Bytes of raw lines and marks, escaped where needed.
+def encode_lines(items: Sequence[Frames | bytes]) -> tuple[bytes, int]:
+    """Lines of frames and marks (bytes: whole lines), escaped where needed, and how many they are.
 
     Nearly no frame needs escaping, and looking at all of them at once is several times cheaper than one by one.
     """
-    text = "".join(raw_lines)
+    parts: list[bytes] = []
+    count = 0
+    for item in items:
+        if isinstance(item, bytes):
+            parts.append(item)
+            count += 1
+        elif item[1]:
+            stamp = b"%d " % item[0]
+            parts += (stamp, (b"\n" + stamp).join(item[1]), b"\n")
+            count += len(item[1])
+    text = b"".join(parts)
     # Each search is a pass over the text; the rare end of " base64:" is found twice as fast as the whole.
-    is_plain = "\r" not in text and ("e64:" not in text or " " + ESCAPE not in text)
-    if is_plain and text.count("\n") == len(raw_lines):
-        with contextlib.suppress(UnicodeEncodeError):  # lone surrogates: escaped below
-            return text.encode()
-    return "".join(map(_escape, raw_lines)).encode()
+    is_plain = b"\r" not in text and (b"e64:" not in text or b" " + ESCAPE not in text)
+    if is_plain and text.count(b"\n") == count and (text.isascii() or _is_utf8(text)):
+        return text, count
+    return b"".join(map(_escaped, items)), count
 
 
-def _escape(raw: str) -> str:
-    if raw.startswith("{"):
-        return raw
-    stamp, _, text = raw[:-1].partition(" ")
+def _is_utf8(text: bytes) -> bool:
     try:
-        payload = text.encode(errors="surrogateescape")
-    except UnicodeEncodeError:  # surrogates that came as text, which no WebSocket sends
-        payload = text.encode(errors="surrogatepass")
-    return encode_frame(int(stamp), payload)
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _escaped(item: Frames | bytes) -> bytes:
+    if isinstance(item, bytes):
+        return item
+    return b"".join(encode_frame(item[0], payload) for payload in item[1])
 
 
 def encode_mark(mark: Mark) -> str:

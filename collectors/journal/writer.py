@@ -8,7 +8,7 @@ import fcntl
 import functools
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, TypeVar
@@ -20,6 +20,7 @@ from msgspec.structs import replace
 
 from collectors.journal.format import (
     Close,
+    Frames,
     Header,
     Mark,
     Reason,
@@ -27,7 +28,6 @@ from collectors.journal.format import (
     encode_commit,
     encode_lines,
     encode_mark,
-    raw_line,
     segment_of,
     segments,
 )
@@ -35,6 +35,8 @@ from collectors.journal.format import (
 _log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
 _LEVEL: Final = 1  # 4.0-4.3x on real traffic with flushed blocks; higher levels cost more than receiving the frames
+_LEFTOVER_S: Final = 60.0
+_STAMP_BYTES: Final = 21  # of a line, beside its payload
 
 
 class Limits(Struct, frozen=True):
@@ -52,6 +54,19 @@ def next_epoch(journal: Path) -> int:
     """An epoch (ns) later than any in this journal's streams, even where the clock was set back."""
     taken = (segment_of(path).epoch for stream in journal.glob("*/") for path in segments(stream))
     return max(time.time_ns(), max(taken, default=0) + 1)
+
+
+def remove_leftovers(folder: Path) -> list[Path]:
+    """Remove what crashed writers were about to open as segments; those removed. Raises OSError."""
+    removed = []
+    for path in folder.glob(".*.opening"):
+        with path.open("rb") as file, contextlib.suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # A living writer locks at once what it made; a young one may be about to.
+            if time.time() - path.stat().st_mtime > _LEFTOVER_S:
+                path.unlink()
+                removed.append(path)
+    return removed
 
 
 class _SegmentFile:
@@ -81,7 +96,7 @@ class _SegmentFile:
         self._fd = os.open(opening, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self.add([encode_mark(header)], at=header.at, alive=header.at, last=False)
+            self.add([encode_mark(header).encode()], at=header.at, alive=header.at, last=False)
             self.flush()
             os.link(opening, self.path)  # unlike a rename it refuses to replace a segment that is there
             opening.unlink()
@@ -91,13 +106,13 @@ class _SegmentFile:
             opening.unlink(missing_ok=True)
             raise
 
-    def add(self, raw_lines: list[str], *, at: int, alive: int, last: bool) -> None:
+    def add(self, items: Sequence[Frames | bytes], *, at: int, alive: int, last: bool) -> None:
         """Compress a group with its commit; ``last`` ends the zstd frame and so makes the segment whole."""
         assert not self.is_finished, f"{self.path}: written to after its close mark"
         self.is_finished = last
         self.alive = alive
-        group = encode_lines(raw_lines)
-        commit = encode_commit(group, at=at, alive=alive, lines=len(raw_lines), offset=self._offset)
+        group, lines = encode_lines(items)
+        commit = encode_commit(group, at=at, alive=alive, lines=lines, offset=self._offset)
         if self._stream is None:
             self._stream, self._stream_at, self._stream_offset = self._compressor.compressobj(), at, self._offset
         self._offset += len(group) + len(commit)
@@ -145,7 +160,7 @@ def _fsync_folder(folder: Path) -> None:
 
 
 class _Group(Struct, frozen=True):
-    lines: list[str]
+    items: list[Frames | bytes]
     at: int
     alive: int
     last: bool
@@ -188,14 +203,14 @@ class JournalWriter:
         self.bytes = 0
         self._header = Header(clock(), stream, exchange, url, ingestor, self.epoch, 0, software)
         self._clock = clock
-        self._lines: list[str] = []
-        self.append_line: Callable[[str], None] = self._lines.append
-        """Add a frame as the line ``<recv_ns> <text>\\n``: ``append`` for those in a hurry, one call of C."""
-        self._counted = 0  # of lines
-        self._waiting = 0  # characters in the lines counted
+        self._items: list[Frames | bytes] = []
+        self.append_frames: Callable[[Frames], None] = self._items.append
+        """Add frames that were received together, their receive time first: for those in a hurry, one call of C."""
+        self._counted = 0  # of items
+        self._waiting = 0  # bytes of the items counted
         self._alive = 0
         self._frames = 0
-        self._given = 0  # characters ever given to the thread
+        self._given = 0  # bytes ever given to the thread
         self._done = 0  # those of them that are durable
         self._urgent = asyncio.Event()
         self._room = asyncio.Event()
@@ -230,9 +245,16 @@ class JournalWriter:
         self._count()
         return self._frames
 
+    def dialled(self, url: str) -> None:
+        """The URL for the header, which is written with the first frames."""
+        self._header = replace(self._header, url=url)
+
     def append(self, recv_ns: int, payload: str | bytes) -> None:
         """Add a frame as received: text, or the bytes of it."""
-        self.append_line(raw_line(recv_ns, payload))
+        if isinstance(payload, str):
+            # A lone surrogate is nothing that a WebSocket sends; should one come, it is kept.
+            payload = payload.encode(errors="surrogatepass")
+        self.append_frames((recv_ns, (payload,)))
 
     def heartbeat(self, recv_ns: int) -> None:
         """The connection gave a sign of life that is no frame."""
@@ -242,8 +264,8 @@ class JournalWriter:
     def mark(self, mark: Mark) -> None:
         """Add a mark of our own."""
         self._count()
-        line = encode_mark(mark)
-        self._lines.append(line)
+        line = encode_mark(mark).encode()
+        self._items.append(line)
         self._counted += 1
         self._waiting += len(line)
 
@@ -255,13 +277,15 @@ class JournalWriter:
 
     def _count(self) -> None:
         """Bring the accounts of frames up to date: cheaper for many at once than one by one. Marks do it first."""
-        new = self._lines[self._counted :]
+        new = self._items[self._counted :]
         if not new:
             return
         self._counted += len(new)
-        self._waiting += sum(map(len, new))
-        self._frames += len(new)
-        self._alive = int(new[-1][: new[-1].index(" ")])
+        for item in new:
+            assert isinstance(item, tuple), "marks count themselves"
+            self._alive, payloads = item
+            self._frames += len(payloads)
+            self._waiting += sum(map(len, payloads)) + _STAMP_BYTES * len(payloads)
         if self._waiting >= self.limits.early_bytes:
             self._urgent.set()
 
@@ -294,7 +318,7 @@ class JournalWriter:
 
     async def commit(self) -> None:
         """Make durable all that was appended so far. Raises OSError; then it is kept, and the next commit writes it."""
-        if self._lines or self._given != self._done or self.alive != self.durable_alive:
+        if self._items or self._given != self._done or self.alive != self.durable_alive:
             await self._commit(last=False)
 
     async def close(self, reason: Reason) -> None:
@@ -320,11 +344,11 @@ class JournalWriter:
 
     async def _commit(self, *, last: bool) -> None:
         self._count()
-        lines = self._lines.copy()
-        self._lines.clear()  # not a new list: append_line is bound to this one
+        items = self._items.copy()
+        self._items.clear()  # not a new list: append_frames is bound to this one
         self._given += self._waiting
         self._counted = self._waiting = 0
-        group = _Group(lines, self._clock(), self.alive or self._header.at, last)
+        group = _Group(items, self._clock(), self.alive or self._header.at, last)
         future = self._submit(functools.partial(self._write, group))
         # Whoever awaits this may be cancelled meanwhile; the thread goes on, and the account must follow it.
         future.add_done_callback(functools.partial(self._settle, self._given, self.alive))
@@ -364,11 +388,11 @@ class JournalWriter:
         before = file.durable
         while self._groups:
             waiting = self._groups.pop(0)
-            if waiting.lines or waiting.alive != file.alive:
-                file.add(waiting.lines, at=waiting.at, alive=waiting.alive, last=waiting.last)
+            if waiting.items or waiting.alive != file.alive:
+                file.add(waiting.items, at=waiting.at, alive=waiting.alive, last=waiting.last)
         file.flush()
         if not file.is_finished and file.is_full(group.at):
-            rotate = encode_mark(Close(self._clock(), "rotate"))
+            rotate = encode_mark(Close(self._clock(), "rotate")).encode()
             file.is_rotated = True
             file.add([rotate], at=self._clock(), alive=group.alive, last=True)
             file.flush()

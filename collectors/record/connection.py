@@ -4,40 +4,46 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
-import ccxt
 import structlog
 from aiohttp import WSMsgType
 from ccxt.async_support.base.ws.client import MSG_SIZE_OVERHEAD
 from msgspec import Struct
 
-from collectors.decode import BookIds, Decoder
+from collectors.config import Endpoint
+from collectors.decode import BookIds, Control, DecodeError, Decoder, Proof
+from collectors.decode.wire import WIRE_ERRORS, unpacked
 from collectors.events import Channel
 from collectors.journal import Gap, JournalWriter, Reason, Subscribed
 from collectors.record.book import BookChain
-from collectors.record.venues import CONNECTION, Venue
+from collectors.record.dial import dialler
+from collectors.record.requests import Requests
+from collectors.record.subscribe import REQUEST, ConnectionEndedError, Received, subscribe
+from collectors.record.venues import Venue
 
 _log = structlog.get_logger(__name__)
+_CHECK_EVERY: Final = 64
+"""Turns of the receive loop between two looks at the journal's fill: 64 small frames are nothing."""
+_UNSEEN_S: Final = 60.0
+"""How long each frame is decoded to find symbols that are not acknowledged in another way; they count when loaded."""
+_MESSAGES_STALL_S: Final = 45.0
+"""Exchanges that exchange messages for pings do so every 5 to 30 s."""
+_NO_PING_MISSES: Final = 1e9
 
 
 class Timing(Struct, frozen=True):
-    """Seconds: pings go out, a silent socket is given up, a subscription must be acknowledged, shutdown may take."""
+    """Seconds: pings go out, a silent socket is given up, a socket must open, a subscription must be acknowledged,
+    a successor must be synchronised, shutdown may take.
+    """
 
     ping: float = 3.0
     stall: float = 10.0
+    dial: float = 30.0
     acknowledge: float = 15.0
+    handover: float = 120.0
     farewell: float = 5.0
-
-
-class ConnectionEndedError(Exception):
-    """The connection is over; ``reason`` is that of the close mark."""
-
-    def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason: Reason = reason
-        self.detail = detail
 
 
 class Subscription(Struct, frozen=True):
@@ -50,142 +56,273 @@ class Subscription(Struct, frozen=True):
 class Connection:
     """One epoch. ``live`` returns when it is over; its journal is closed then, or its loss was logged.
 
-    ``want_snapshot`` is called with a native id whenever its book has no snapshot that bridges and none was asked for.
+    ``want_snapshot`` is called with a native id whenever its book has no snapshot that bridges and none was asked for,
+    ``over`` at the end. ``broken`` is set when only a new subscription mends it, ``is_ambiguous`` when a refusal named
+    no symbol.
     """
 
     def __init__(
         self,
         *,
-        exchange: Any,
         venue: Venue,
+        endpoint: Endpoint,
+        markets_of: Any,
         decoder: Decoder,
         subscription: Subscription,
         journal: JournalWriter,
         want_snapshot: Callable[[Connection, str], None],
         timing: Timing,
+        is_one_by_one: bool = False,
+        over: Callable[[Connection], None] = lambda _: None,
     ) -> None:
-        self.exchange = exchange
+        self.exchange = dialler(venue, endpoint, self, markets_of)
         self.venue = venue
         self.decoder = decoder
         self.subscription = subscription
         self.journal = journal
         self.want_snapshot = want_snapshot
         self.timing = timing
-        self.books = {native_id: BookChain() for native_id in subscription.instruments}
-        self.is_subscribed = False
+        stream = decoder.streams[subscription.channel]
+        self._is_book = subscription.channel == "book_events"
+        self._is_rest_book = self._is_book and stream.snapshot == "rest"
+        self._proof = stream.proof
+        self.books = (
+            {native_id: BookChain(stream.proof, stream.snapshot) for native_id in subscription.instruments}
+            if self._is_book
+            else {}
+        )
+        self.requests = Requests(subscription.instruments, each_symbol=venue.acknowledges == "symbol")
+        self.broken = asyncio.Event()
+        self.is_ambiguous = False
         self.is_over = False
-        self._replied_ns = 0
+        self._is_one_by_one = is_one_by_one
+        self._over = over
+        self._retired = asyncio.Event()
         self._client: Any = None
         self._opened = asyncio.Event()
-        self._acknowledged = asyncio.Event()
+        self._begun = time.monotonic()
+        self._asked_at: float | None = None  # when all was asked for
+        self._asked_ns = 0
+        self._number: int | None = None
         self._reply: Callable[[Any], None] = lambda _: None
-        self._handle: Callable[[Any], None] | None = None
+        self._ping: Any = None
+        prefixes = (venue.data_prefix,) if isinstance(venue.data_prefix, str) else venue.data_prefix or ()
+        self._prefixes = tuple(prefix.encode() for prefix in prefixes)
+        self._looks_at_all = True
         self._is_pausing = False
         self._log = _log.bind(channel=subscription.channel, epoch=journal.epoch)
 
+    @property
+    def is_subscribed(self) -> bool:
+        """All was asked for, and all of it acknowledged or refused; where nothing is, the socket answers since."""
+        if self._asked_at is None or self.is_over:
+            return False
+        return self.journal.alive > self._asked_ns if self.venue.acknowledges == "no" else not self.requests.pending
+
+    @property
+    def is_ready(self) -> bool:
+        """Subscribed, and every book that was not refused is synchronised."""
+        refused = self.requests.refused_ids
+        return self.is_subscribed and all(book.is_bridged for one, book in self.books.items() if one not in refused)
+
+    def retire(self) -> None:
+        """Another connection took over: end, with everything received committed."""
+        self._retired.set()
+
     async def live(self, stop: asyncio.Event) -> Reason:
-        """Dial, subscribe, record until the socket, a task of ours or ``stop`` ends it; the reason."""
-        CONNECTION.set(self)
+        """Dial, subscribe, record until the socket, a task of ours, ``retire`` or ``stop`` ends it; the reason."""
         tasks = [
             asyncio.create_task(self.journal.run(), name="commits"),
-            asyncio.create_task(self._watch(), name="watch"),
+            asyncio.create_task(self._subscribe(), name="subscribe"),
             asyncio.create_task(self._read(), name="read"),
             asyncio.create_task(self._keep_alive(), name="keep alive"),
             asyncio.create_task(self._guard_disk(), name="guard disk"),
+            asyncio.create_task(self._retired.wait(), name="retire"),
             asyncio.create_task(stop.wait(), name="stop"),
         ]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            reason, detail = _why(done, stop)
+            reason, detail = _why(done, stop, self._retired)
         except asyncio.CancelledError:
             reason, detail = "shutdown", "cancelled"
-        if reason == "shutdown":
+        is_planned = reason in ("shutdown", "handover")
+        if is_planned:
             self._drain()
         self.is_over = True
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        (self._log.info if reason == "shutdown" else self._log.warning)("connection over", reason=reason, detail=detail)
-        await asyncio.gather(self._hang_up(), self._close_journal(reason, stop))
+        (self._log.info if is_planned else self._log.warning)("connection over", reason=reason, detail=detail)
+        try:
+            await asyncio.gather(self._hang_up(), self._close_journal(reason, stop))
+        finally:
+            self._over(self)
         return reason
 
-    # -- called by the exchange's client --
+    # -- called by ccxt --
 
     def adopt(self, client: Any) -> None:
         """Take over ccxt's new client: it dials and sends, we receive, and hand it what is not data."""
+        if self._client is not None:
+            raise ConnectionEndedError(
+                "crash", f"ccxt dials {client.url} beside {self._client.url}: one call must need one socket"
+            )
         self._client = client
-        client.connection_of_ours = self
+        self.journal.dialled(client.url.partition("?")[0])  # what is behind may be a token
         client.receive_loop = lambda: None
+        client.create_connection = Received(client)
+        self._reply = client.handle_text_or_binary_message
         if client.ping is None:
             client.keepAlive = 0  # ends ccxt's ping loop: ours pings at the protocol's level
-        self._reply = client.handle_text_or_binary_message
-        client.handle_text_or_binary_message = self._frame  # what ccxt unpacked of a binary message comes here
+        else:
+            client.maxPingPongMisses = _NO_PING_MISSES  # any frame is a sign of life, which only we know of
+            make = client.ping
+
+            def ping(of: Any) -> Any:
+                self._ping = make(of)
+                return self._ping
+
+            client.ping = ping
+        send = client.send
+
+        async def sent(message: Any) -> Any:
+            asked = REQUEST.get()
+            if asked and message is not self._ping:
+                self.requests.sent(asked, str(message))
+            return await send(message)
+
+        client.send = sent
 
     def opened(self) -> None:
         """The socket is open."""
         self._opened.set()
 
-    def acknowledged(self) -> None:
-        """The exchange acknowledged our one subscription with the frame just received."""
-        if self._acknowledged.is_set():
-            return
-        self._acknowledged.set()
-        symbols = list(self.subscription.instruments)
-        self.journal.mark(Subscribed(self._replied_ns, self.subscription.channel, symbols))
-        self.is_subscribed = True
-        self._log.info("subscribed", symbols=len(symbols))
-        if self.subscription.channel == "book_events":
-            for native_id in symbols:
-                self.want_snapshot(self, native_id)
+    # -- receiving --
 
     async def _read(self) -> None:
-        """Receive until the socket is closed. Stamp, journal, and only then look inside."""
+        """Receive until the socket is closed. Stamp, journal, and only then look inside.
+
+        What one turn finds was received together: it shares the time at which it was found.
+        """
         await self._opened.wait()
-        journal, client, prefix, clock = self.journal, self._client, self.venue.data_prefix, time.time_ns
-        append_line, inspect, other, cut = journal.append_line, self._inspect, self._other, len(prefix)
-        is_book, text = self.subscription.channel == "book_events", WSMsgType.TEXT
-
-        def handle(message: Any) -> None:
-            if message.type is text:
-                data = message.data
-                now = clock()
-                append_line(f"{now} {data}\n")
-                if is_book or data[:cut] != prefix:
-                    inspect(now, data.encode(errors="surrogateescape"), data)
-            else:
-                other(message)
-
-        self._handle = handle
+        client, take, clock = self._client, self._take, time.time_ns
+        receive = client.connection.receive
+        turns = 0
         while True:
-            handle(await client.connection.receive())
-            _empty(client.buffer, handle)
-            if journal.is_full:
+            messages = [await receive()]
+            _empty(client, messages)
+            take(clock(), messages)
+            turns += 1
+            if (turns % _CHECK_EVERY == 0 or len(messages) > _CHECK_EVERY) and self.journal.is_full:
                 await self._pause()
 
-    def _other(self, message: Any) -> None:
+    def _take(self, now: int, messages: list[Any]) -> None:
+        text = WSMsgType.TEXT
+        payloads = [data for kind, data, _ in messages if kind is text]
+        if len(payloads) == len(messages):
+            self.journal.append_frames((now, payloads))
+            self._look(now, payloads)
+            return
+        for message in messages:
+            if message.type is text:
+                self.journal.append_frames((now, (message.data,)))
+                self._look(now, (message.data,))
+            else:
+                self._other(now, message)
+
+    def _other(self, now: int, message: Any) -> None:
         """What is no text: heartbeats, binary frames, the end."""
+        if message.type is WSMsgType.BINARY:
+            self._binary(now, message.data)
+            return
         if message.type in (WSMsgType.PING, WSMsgType.PONG):
-            self.journal.heartbeat(time.time_ns())
+            self.journal.heartbeat(now)
         self._guarded(type(self._client).handle_message, self._client, message)
         if message.type in (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR):
             raise ConnectionEndedError(
                 "disconnect", f"socket closed: {message.type.name} {message.data} {message.extra}"
             )
 
-    def _frame(self, data: str | bytes) -> None:
-        """A frame that ccxt unpacked."""
-        now = time.time_ns()
+    def _binary(self, now: int, data: bytes) -> None:
+        """Compressed text is journalled unpacked: it packs better with its neighbours, and can be read."""
+        try:
+            data = unpacked(data)
+        except WIRE_ERRORS as error:
+            self._log.warning("a frame cannot be unpacked, it is kept as it came", error=str(error))
         self.journal.append(now, data)
-        self._inspect(now, data.encode(errors="surrogateescape") if isinstance(data, str) else data, data)
+        self._look(now, (data,))
 
-    def _inspect(self, now: int, raw: bytes, data: str | bytes) -> None:
-        """Check a book's chain; hand replies to ccxt."""
-        if self.subscription.channel == "book_events" and (found := self.decoder.book_ids(raw)):
-            for ids in found:
-                self._book(ids, now)
-        elif self.decoder.control(raw) is not None:
-            self._replied_ns = now
-            self._guarded(self._reply, data)
+    def _look(self, now: int, payloads: Sequence[bytes]) -> None:
+        """Look inside what needs it: data frames only as long as something is learnt from them."""
+        if self._looks_at_all:
+            for data in payloads:
+                self._inspect(now, data)
+            return
+        prefixes = self._prefixes
+        for data in payloads:
+            if not data.startswith(prefixes):
+                self._inspect(now, data)
+
+    def _learns(self) -> bool:
+        """Whether data frames tell something: ids of books, frame numbers, symbols that are not acknowledged."""
+        if not self._prefixes or self._proof is Proof.CONNECTION:
+            return True
+        if self._is_book and (self._proof in (Proof.CONSECUTIVE, Proof.PREVIOUS) or not self.is_ready):
+            return True
+        return self._is_unseen()
+
+    def _is_unseen(self) -> bool:
+        pending = self.venue.acknowledges == "no" and self.requests.pending
+        return bool(pending) and time.monotonic() - self._begun < _UNSEEN_S
+
+    def _inspect(self, now: int, raw: bytes) -> None:
+        """Check chains and numbers; hand replies to ccxt."""
+        if self._proof is Proof.CONNECTION and (number := self.decoder.frame_number(raw)) is not None:
+            self._numbered(number, now)
+        found = self.decoder.book_ids(raw) if self._is_book else ()
+        for ids in found:
+            self._book(ids, now)
+        control = None if found or raw.startswith(self._prefixes) else self.decoder.control(raw)
+        if control is not None:
+            self._control(control, raw, now)
+        elif self._is_unseen():
+            self._see(raw, now)
+
+    def _control(self, control: Control, raw: bytes, now: int) -> None:
+        named = [one for one in control.native_ids if one in self.subscription.instruments]
+        if control.kind == "subscribed":
+            self._acknowledged(self.requests.subscribed(named), now)
+        elif control.kind == "refused":
+            self._refused(named, control.detail or raw[:300].decode(errors="replace"))
+            return  # ccxt would fail all that waits
+        self._guarded(self._reply, raw.decode(errors="replace"))
+
+    def _see(self, raw: bytes, now: int) -> None:
+        """Where nothing is acknowledged, a symbol's first event shows that it is subscribed."""
+        try:
+            seen = {event.native_id for event in self.decoder.decode(raw)}
+        except DecodeError:
+            return  # the frame is journalled; the loader tells of it
+        if new := [one for one in seen if one in self.requests.pending]:
+            self._acknowledged(self.requests.subscribed(new), now)
+
+    def _acknowledged(self, native_ids: list[str], now: int) -> None:
+        if not native_ids:
+            return
+        self.journal.mark(Subscribed(now, self.subscription.channel, native_ids))
+        self._log.info("subscribed", symbols=len(native_ids), pending=len(self.requests.pending))
+        if self._is_rest_book:
+            for native_id in native_ids:
+                self.want_snapshot(self, native_id)
+
+    def _refused(self, named: list[str], detail: str) -> None:
+        symbols = self.requests.refused(named, detail)
+        if symbols is None and self.requests.pending:
+            self.is_ambiguous = True
+            raise ConnectionEndedError("venue", f"the exchange refused, and named no symbol: {detail}")
+        self._log.error("refused by the exchange: not recorded on this connection", symbols=symbols, detail=detail)
+        if len(self.requests.refused_ids) == len(self.subscription.instruments):
+            raise ConnectionEndedError("venue", f"the exchange refused every symbol: {detail}")
 
     def _guarded(self, handler: Callable[..., Any], *arguments: Any) -> None:
         try:
@@ -197,45 +334,88 @@ class Connection:
         book = self.books.get(ids.native_id)
         if book is None:
             return
-        was_waiting, was_bridged = book.is_waiting, book.is_bridged
+        had_begun, was_waiting, was_bridged = book.has_begun, book.is_waiting, book.is_bridged
         broken = book.update(ids)
         if broken is not None:
             self.journal.mark(Gap(now, "book_events", ids.native_id, broken.expected, broken.found))
             self._log.warning("gap", symbol=ids.native_id, expected=broken.expected, found=broken.found)
-        if not book.is_bridged and (was_bridged or (was_waiting and not book.is_waiting)):
+            if not self._is_rest_book:
+                self.broken.set()
+        is_news = not had_begun or was_bridged or was_waiting
+        if self._is_rest_book and is_news and not book.is_bridged and not book.is_waiting:
             self.want_snapshot(self, ids.native_id)
+
+    def _numbered(self, number: int, now: int) -> None:
+        """A jump: nobody knows whose frames are missing, so it is a gap of all."""
+        expected = number if self._number is None else self._number + 1
+        self._number = number
+        if number <= expected:
+            return
+        self._log.warning("gap in the connection's frames", expected=expected, found=number)
+        for native_id in self.subscription.instruments:
+            self.journal.mark(Gap(now, self.subscription.channel, native_id, expected, number))
+        for book in self.books.values():
+            book.is_bridged = False
+        self.broken.set()
 
     # -- tasks --
 
-    async def _watch(self) -> None:
-        symbols = list(self.subscription.instruments.values())
-        try:
-            await self.venue.watch[self.subscription.channel](self.exchange, symbols)
-        except (ccxt.NetworkError, OSError) as error:
-            raise ConnectionEndedError("disconnect", f"{type(error).__name__}: {error}") from error
-        except ccxt.BaseError as error:
-            raise ConnectionEndedError("venue", f"the exchange refused: {type(error).__name__}: {error}") from error
-        raise ConnectionEndedError("crash", "ccxt resolved a watch that no data should have reached")
+    async def _subscribe(self) -> None:
+        def locally_refused(native_id: str, detail: str) -> None:
+            self._refused([native_id], detail)
+
+        def asked() -> None:
+            self._asked_at, self._asked_ns = time.monotonic(), time.time_ns()
+
+        watch = self.venue.watch[self.subscription.channel]
+        await subscribe(
+            self.exchange,
+            watch,
+            self.subscription.instruments,
+            interval=1 / self.venue.requests_per_second,
+            is_one_by_one=self._is_one_by_one,
+            refused=locally_refused,
+            asked=asked,
+        )
 
     async def _keep_alive(self) -> None:
         """Ping, and tell a quiet market from a dead socket by what is received."""
-        await self._opened.wait()
-        opened = heard = time.monotonic()
+        try:
+            async with asyncio.timeout(self.timing.dial):
+                await self._opened.wait()
+        except TimeoutError:
+            raise ConnectionEndedError("disconnect", f"no socket within {self.timing.dial:.0f} s") from None
+        client, stall = self._client, self.timing.stall
+        is_ours = self.venue.ping == "protocol" or client.ping is None
+        heard = time.monotonic()
         alive = 0
         while True:
-            try:
-                async with asyncio.timeout(self.timing.stall):
-                    await self._client.connection.ping()
-            except (OSError, TimeoutError) as error:
-                raise ConnectionEndedError("disconnect", f"cannot ping: {error!r}") from error
+            if is_ours:
+                try:
+                    async with asyncio.timeout(self.timing.stall):
+                        await client.connection.ping()
+                except (OSError, TimeoutError) as error:
+                    raise ConnectionEndedError("disconnect", f"cannot ping: {error!r}") from error
+            if self.venue.ping == "messages":
+                stall = max(self.timing.stall, _MESSAGES_STALL_S, 2.5 * (client.keepAlive or 0) / 1000)
             await asyncio.sleep(self.timing.ping)
             now = time.monotonic()
             if self.journal.alive != alive or self._is_pausing:  # while we do not listen, silence says nothing
                 heard, alive = now, self.journal.alive
-            elif now - heard > self.timing.stall:
+            elif now - heard > stall:
                 raise ConnectionEndedError("stall", f"nothing received for {now - heard:.1f} s, not even pongs")
-            if not self._acknowledged.is_set() and now - opened > self.timing.acknowledge:
-                raise ConnectionEndedError("venue", f"no reply to the subscription within {now - opened:.0f} s")
+            self._await_answers(now)
+            self._looks_at_all = self._learns()
+
+    def _await_answers(self, now: float) -> None:
+        """Give up on what the exchange leaves unanswered: on the connection where it answers nothing at all."""
+        pending = self.requests.pending
+        late = self._asked_at is not None and now - self._asked_at > self.timing.acknowledge
+        if not late or not pending or self.venue.acknowledges == "no":
+            return
+        if len(pending) + len(self.requests.refused_ids) == len(self.subscription.instruments):
+            raise ConnectionEndedError("venue", f"no reply to the subscription within {self.timing.acknowledge:.0f} s")
+        self._refused(list(pending), f"not acknowledged within {self.timing.acknowledge:.0f} s")
 
     async def _pause(self) -> None:
         self._log.warning("the journal's buffer is full: not reading the socket", fill=round(self.journal.fill, 2))
@@ -255,24 +435,19 @@ class Connection:
     def _drain(self) -> None:
         """Journal what was received and not yet looked at."""
         buffer = self._client.buffer if self._client is not None else None
-        while buffer and self._handle is not None:
-            message, _ = buffer.popleft()
-            if message.type is WSMsgType.TEXT:
-                self._handle(message)
+        payloads = [message.data for message, _ in buffer or () if message.type is WSMsgType.TEXT]
+        if payloads and self._opened.is_set():
+            self.journal.append_frames((time.time_ns(), payloads))
 
     async def _hang_up(self) -> None:
-        client: Any = self._client
-        if client is None:
-            return
-        clients: dict[str, Any] = self.exchange.clients or {}
-        url: str = client.url
-        if clients.get(url) is client:
-            del clients[url]
-        try:
-            async with asyncio.timeout(self.timing.farewell):
-                await client.close()
-        except Exception as error:  # noqa: BLE001  it is over for us, whatever ccxt and the socket make of it
-            self._log.info("the socket was not closed politely", error=repr(error))
+        for close in (self._client.close if self._client is not None else None, self.exchange.close):
+            if close is None:
+                continue
+            try:
+                async with asyncio.timeout(self.timing.farewell):
+                    await close()
+            except Exception as error:  # noqa: BLE001  it is over for us, whatever ccxt and the socket make of it
+                self._log.info("the socket was not closed politely", error=repr(error))
 
     async def _close_journal(self, reason: Reason, stop: asyncio.Event) -> None:
         """Close it, however long the disk takes nothing; at shutdown only so long as we may take."""
@@ -300,24 +475,22 @@ class Connection:
         await self.journal.abandon()
 
 
-def _empty(queue: Any, handle: Callable[[Any], None]) -> None:
-    """Handle all but one of the messages that aiohttp holds, without a turn of the event loop for each.
+def _empty(client: Any, messages: list[Any]) -> None:
+    """Add all but one of the messages that aiohttp holds, without a turn of the event loop for each.
 
     aiohttp resumes reading by the size of what it gives out itself, so the one left behind carries the size of all.
     """
-    if queue is None or len(queue) < 2:
+    buffer = client.buffer
+    if buffer is None or len(buffer) < 2:
         return
-    taken = 0
-    take = queue.popleft
-    for _ in range(len(queue) - 1):
-        message, size = take()
-        taken += size + MSG_SIZE_OVERHEAD
-        handle(message)
-    message, size = queue[0]
-    queue[0] = (message, size + taken)
+    held = list(buffer)
+    last, _ = held.pop()
+    buffer.clear()
+    buffer.append((last, client.connection._conn.protocol._payload._size - MSG_SIZE_OVERHEAD))
+    messages += [message for message, _ in held]
 
 
-def _why(done: set[asyncio.Task[Any]], stop: asyncio.Event) -> tuple[Reason, str]:
+def _why(done: set[asyncio.Task[Any]], stop: asyncio.Event, retired: asyncio.Event) -> tuple[Reason, str]:
     """The first cause among what ended; a task that failed by itself is a crash, with its traceback in the log."""
     for future in done:
         error = future.exception()
@@ -326,4 +499,6 @@ def _why(done: set[asyncio.Task[Any]], stop: asyncio.Event) -> tuple[Reason, str
         if error is not None:
             _log.error("a task of the connection failed", exc_info=error)
             return "crash", repr(error)
-    return ("shutdown", "asked to stop") if stop.is_set() else ("crash", "a task ended without being asked to")
+    if stop.is_set():
+        return "shutdown", "asked to stop"
+    return ("handover", "replaced") if retired.is_set() else ("crash", "a task ended without being asked to")

@@ -16,13 +16,14 @@ from msgspec import Struct
 from collectors.config import Endpoint
 from collectors.decode import decoder
 from collectors.errors import CryptopipError, UsageError
-from collectors.events import CHANNELS
-from collectors.journal import JournalWriter, Limits, next_epoch
+from collectors.journal import JournalWriter, Limits, next_epoch, remove_leftovers
 from collectors.notify import Notifier
 from collectors.record.connection import Connection, Subscription, Timing
+from collectors.record.dial import dialler
+from collectors.record.keeper import Keeper, wait_for
 from collectors.record.pace import Backoff, Budget
 from collectors.record.snapshots import Snapshots
-from collectors.record.venues import VENUES, Venue
+from collectors.record.venues import Venue, venue
 from collectors.universe import Instrument
 
 _log = structlog.get_logger(__name__)
@@ -42,6 +43,8 @@ class Settings(Struct, frozen=True):
     commit_interval: float = 0.15
     limits: Limits = Limits()
     timing: Timing = Timing()
+    lifetime: float | None = None
+    """Seconds after which the exchange is taken to disconnect; None: what is known of it."""
 
 
 def software() -> dict[str, str]:
@@ -55,24 +58,31 @@ def software() -> dict[str, str]:
     return found
 
 
-def subscriptions(venue: Venue, instruments: list[Instrument], symbols: dict[str, str]) -> Iterator[Subscription]:
-    """What each connection records; ``symbols`` maps the native ids the exchange knows to ccxt's symbols."""
-    for channel in CHANNELS:
-        wanted = [i.native_id for i in instruments if channel in i.channels and i.native_id in symbols]
-        for start in range(0, len(wanted), venue.symbols_per_connection):
-            part = wanted[start : start + venue.symbols_per_connection]
-            yield Subscription(channel, {native_id: symbols[native_id] for native_id in part})
+def subscriptions(of: Venue, instruments: list[Instrument], markets: dict[str, Any]) -> Iterator[Subscription]:
+    """What each connection records; ``markets`` maps the native ids the exchange knows to ccxt's markets.
+
+    Kinds of markets and currencies of settlement stay apart: many exchanges have an address for each.
+    """
+    for channel in of.watch:
+        groups: dict[tuple[str, str], dict[str, str]] = {}
+        for one in instruments:
+            if channel in one.channels and one.native_id in markets:
+                market = markets[one.native_id]
+                settled = "inverse" if market.get("inverse") else market.get("settle") or ""
+                groups.setdefault((market["type"], settled), {})[one.native_id] = market["symbol"]
+        for symbols in groups.values():
+            wanted = list(symbols)
+            for start in range(0, len(wanted), of.symbols_per_connection):
+                part = wanted[start : start + of.symbols_per_connection]
+                yield Subscription(channel, {native_id: symbols[native_id] for native_id in part})
 
 
 class Recorder:
     """``run`` until ``stop`` is set. Raises UsageError where there is nothing to record."""
 
     def __init__(self, settings: Settings, notifier: Notifier | None = None) -> None:
-        if settings.exchange not in VENUES:
-            known = ", ".join(sorted(VENUES))
-            raise UsageError(f"exchange {settings.exchange!r} cannot be recorded; known are: {known}")
         self.settings = settings
-        self.venue = VENUES[settings.exchange]
+        self.venue = venue(settings.exchange)
         self.decoder = decoder(settings.exchange)
         self.notifier = notifier or Notifier()
         self.connections: set[Connection] = set()
@@ -87,20 +97,20 @@ class Recorder:
     async def run(self, stop: asyncio.Event) -> None:
         """Record until ``stop`` is set and everything is committed and closed."""
         self._check_folder()
-        self._exchange = self.venue.make(self.settings.endpoint)
+        self._exchange = dialler(self.venue, self.settings.endpoint)
         try:
             helpers = [
                 asyncio.create_task(self._beat(), name="beat"),
                 asyncio.create_task(self._status(), name="status"),
             ]
             self.notifier.ready()
-            symbols = await self._symbols(stop)
-            if symbols is not None:
+            markets = await self._markets(stop)
+            if markets is not None:
                 helpers += [
                     asyncio.create_task(self.snapshots.run(), name="snapshots"),
                     asyncio.create_task(self.snapshots.routine(lambda: list(self.connections)), name="routine"),
                 ]
-                await self._record(list(subscriptions(self.venue, self._instruments(), symbols)), helpers, stop)
+                await self._record(list(subscriptions(self.venue, self._instruments(), markets)), helpers, stop)
             self.notifier.stopping()
             for helper in helpers:
                 helper.cancel()
@@ -111,7 +121,15 @@ class Recorder:
 
     async def _record(self, parts: list[Subscription], helpers: list[asyncio.Task[None]], stop: asyncio.Event) -> None:
         """Keep every connection; a helper that fails ends the process, which systemd starts anew."""
-        keepers = [asyncio.create_task(self._keep(part, stop), name=f"keep {part.channel}") for part in parts]
+        hours = self.venue.lifetime_hours
+        lifetime = self.settings.lifetime or (None if hours is None else hours * 3600)
+        keepers = [
+            asyncio.create_task(
+                Keeper(part, self._make, lifetime=lifetime, timing=self.settings.timing).run(stop),
+                name=f"keep {part.channel}",
+            )
+            for part in parts
+        ]
         _log.info("recording", connections=len(parts), instruments=len(self._instruments()))
         done, _ = await asyncio.wait([*keepers, *helpers], return_when=asyncio.FIRST_COMPLETED)
         stop.set()
@@ -120,32 +138,27 @@ class Recorder:
             if not task.cancelled() and (error := task.exception()) is not None:
                 raise RecorderError(f"{task.get_name()} failed: {error!r}") from error
 
-    async def _keep(self, part: Subscription, stop: asyncio.Event) -> None:
-        """One connection after another."""
-        backoff = Backoff()
-        while not stop.is_set():
-            connection = Connection(
-                exchange=self._exchange,
-                venue=self.venue,
-                decoder=self.decoder,
-                subscription=part,
-                journal=self._journal(),
-                want_snapshot=self.snapshots.want,
-                timing=self.settings.timing,
-            )
-            self.connections.add(connection)
-            started = time.monotonic()
-            try:
-                # A task of its own: ccxt finds the connection by its context.
-                await asyncio.create_task(connection.live(stop))
-            finally:
-                self.connections.discard(connection)
-                self._past["frames"] += connection.journal.frames
-                self._past["bytes"] += connection.journal.bytes
-            if not stop.is_set():
-                delay = backoff.delay(time.monotonic() - started)
-                _log.info("dialling again", channel=part.channel, in_seconds=round(delay, 2))
-                await wait_for(stop, delay)
+    def _make(self, part: Subscription, is_one_by_one: bool) -> Connection:
+        """A new connection, which is among ``connections`` until its life is over."""
+        connection = Connection(
+            venue=self.venue,
+            endpoint=self.settings.endpoint,
+            markets_of=self._exchange,
+            decoder=self.decoder,
+            subscription=part,
+            journal=self._journal(),
+            want_snapshot=self.snapshots.want,
+            timing=self.settings.timing,
+            is_one_by_one=is_one_by_one,
+            over=self._over,
+        )
+        self.connections.add(connection)
+        return connection
+
+    def _over(self, connection: Connection) -> None:
+        self.connections.discard(connection)
+        self._past["frames"] += connection.journal.frames
+        self._past["bytes"] += connection.journal.bytes
 
     def _journal(self) -> JournalWriter:
         settings = self.settings
@@ -154,7 +167,7 @@ class Recorder:
             settings.journal / settings.exchange,
             stream=settings.exchange,
             exchange=settings.exchange,
-            url=settings.endpoint.ws or f"{settings.exchange}'s own",
+            url=settings.endpoint.ws or "",  # until it is dialled
             ingestor=settings.ingestor,
             software=software(),
             epoch=self._epoch,
@@ -170,13 +183,16 @@ class Recorder:
             if one.exchange == self.settings.exchange and (one.delisted_at is None or one.delisted_at.timestamp() > now)
         ]
 
-    async def _symbols(self, stop: asyncio.Event) -> dict[str, str] | None:
-        """ccxt's symbols of the universe's native ids; None where we are stopped before the exchange answers."""
+    async def _markets(self, stop: asyncio.Event) -> dict[str, Any] | None:
+        """ccxt's markets of the universe's native ids; None where we are stopped before the exchange answers."""
         wanted = self._instruments()
         if not wanted:
             raise UsageError(
                 f"the universe has no instrument of {self.settings.exchange}: add one, or disable this recorder"
             )
+        lacking = sorted({channel for one in wanted for channel in one.channels} - self.venue.watch.keys())
+        if lacking:
+            _log.info("channels that the exchange does not offer, or that are derived later", channels=lacking)
         backoff = Backoff()
         while not stop.is_set():
             try:
@@ -190,9 +206,11 @@ class Recorder:
             return None
         found = {}
         for instrument in wanted:
-            markets = self._exchange.markets_by_id.get(instrument.native_id) or []
-            symbol = next((market["symbol"] for market in markets if market["type"] == self.venue.kind), None)
-            if symbol is None:
+            known = self._exchange.markets_by_id.get(instrument.native_id) or []
+            fitting = [market for market in known if market["type"] in self.venue.kinds]
+            named = [market for market in fitting if market["symbol"] == instrument.symbol]
+            market = next(iter(named or fitting), None)
+            if market is None:
                 _log.error(
                     "unknown to the exchange, not recorded: correct native_id in the universe, or set delisted_at",
                     native_id=instrument.native_id,
@@ -201,7 +219,7 @@ class Recorder:
                     exchange=instrument.exchange,
                 )
             else:
-                found[instrument.native_id] = symbol
+                found[instrument.native_id] = market
         if not found:
             raise UsageError(
                 f"{self.settings.exchange} knows none of the universe's {len(wanted)} instruments, "
@@ -216,6 +234,8 @@ class Recorder:
             probe = folder / f".probe-{time.time_ns()}"
             probe.touch()
             probe.unlink()
+            for leftover in remove_leftovers(folder):
+                _log.warning("removed what a crashed recorder was about to open", file=str(leftover))
         except OSError as error:
             raise RecorderError(
                 f"cannot write the journal to {folder}: {error.strerror}; expected a folder of this user, with room"
@@ -260,12 +280,3 @@ class Recorder:
 
 class RecorderError(CryptopipError):
     """The recorder cannot go on; the text says why and what to do."""
-
-
-async def wait_for(event: asyncio.Event, seconds: float) -> None:
-    """Return when the event is set, or after so long."""
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        return

@@ -60,12 +60,18 @@ class Snapshots:
                     self._backoffs.pop(key, None)
 
     async def routine(self, connections: Callable[[], list[Connection]]) -> None:
-        """Ask for every book at each full hour, UTC midnight among them, until cancelled."""
+        """Ask for every book at each full hour, UTC midnight among them, until cancelled.
+
+        Not where the exchange offers none by REST, nor where every message is a whole book.
+        """
+        stream = self._decoder.streams.get("book_events")
+        if stream is None or stream.snapshot == "always" or type(self._decoder).snapshot_url is Decoder.snapshot_url:
+            return
         while True:
             await asyncio.sleep(until_full_hour(time.time()))
             for connection in connections():
                 if connection.is_subscribed and connection.subscription.channel == "book_events":
-                    for native_id in connection.subscription.instruments:
+                    for native_id in connection.subscription.instruments.keys() - connection.requests.refused_ids:
                         self._ask(connection, native_id, _ROUTINE)
 
     async def _take(self, session: aiohttp.ClientSession, connection: Connection, native_id: str) -> bool | None:
@@ -90,7 +96,6 @@ class Snapshots:
             return None
         connection.journal.mark(Snapshot(received, "book_events", native_id, url, requested, reply))
         self.taken += 1
-        assert snapshot.last_id is not None
         bridges = connection.books[native_id].snapshot(snapshot.last_id)
         _log.info("snapshot", symbol=native_id, last_id=snapshot.last_id, bridges=bridges)
         return bridges

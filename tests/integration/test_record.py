@@ -27,6 +27,7 @@ from collectors.journal import (
     Close,
     Damage,
     Gap,
+    Header,
     Limits,
     Mark,
     SegmentReader,
@@ -369,6 +370,35 @@ async def test_a_disk_that_stays_full_ends_the_epoch_with_that_reason(
     assert journal.damages == []
     for channel in CHANNELS:
         assert journal.closes(channel)[0] == "disk"
+
+
+async def test_a_connection_is_replaced_before_its_time_and_nothing_is_missed(tmp_path: Path) -> None:
+    async with exchange(rate=500) as simulator:
+        async with recording(settings(simulator, tmp_path, lifetime=2.0)) as recorder:
+            first = {c.journal.epoch for c in recorder.connections}
+            await until(lambda: not first & {c.journal.epoch for c in recorder.connections})
+            await until(lambda: is_synchronised(recorder))
+        trades = {s: {t.event.trade_id for t in of.trades} for s, of in simulator.truth.symbols.items()}
+    journal = Journal(tmp_path)
+    for channel in CHANNELS:
+        closes = journal.closes(channel)
+        assert closes[0] == "handover"
+        assert set(closes) <= {"handover", "shutdown"}
+        old, new, *_ = journal.segments_of(channel)
+        assert min(at for at, _ in journal.frames[new]) < max(at for at, _ in journal.frames[old]), "side by side"
+    assert journal.all(Gap) == []
+    for symbol in ("BTCUSDT", "ETHUSDT"):
+        ids = {int(t.trade_id) for t in journal.events(Trade) if t.native_id == symbol}
+        assert len(ids) > 100
+        assert {one for one in trades[symbol] if min(ids) <= one <= max(ids)} == ids
+
+
+async def test_the_header_names_the_address_that_was_dialled(tmp_path: Path) -> None:
+    async with exchange() as simulator, recording(settings(simulator, tmp_path)):
+        pass
+    urls = {mark.url for mark in Journal(tmp_path).all(Header)}
+    assert urls
+    assert all(url.startswith(simulator.ws_url("a") + "/ws") for url in urls)
 
 
 # -- as a process --

@@ -2,6 +2,21 @@
 
 from __future__ import annotations
 
-from collectors.record.venues.binance import CONNECTION, VENUES, Venue
+from functools import cache
+from importlib import import_module
 
-__all__ = ["CONNECTION", "VENUES", "Venue"]
+from collectors.decode import EXCHANGES
+from collectors.errors import UsageError
+from collectors.record.venues.contract import Venue, Watch
+
+__all__ = ["Venue", "Watch", "venue"]
+
+
+@cache
+def venue(exchange: str) -> Venue:
+    """What the recorder knows of an exchange (ccxt's id). Raises UsageError where it knows nothing."""
+    if exchange not in EXCHANGES:
+        raise UsageError(f"exchange {exchange!r} cannot be recorded; known are: {', '.join(EXCHANGES)}")
+    found = import_module(f"collectors.record.venues.{exchange}").VENUE
+    assert isinstance(found, Venue)
+    return found

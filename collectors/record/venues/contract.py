@@ -25,17 +25,17 @@ class Venue(Struct, frozen=True, kw_only=True):
     """One exchange. Every figure leaves part of the exchange's own limit unused; its page is named beside it.
 
     ``kinds`` are ccxt's market types that are recorded. ``config`` goes to ccxt's constructor. A text frame that begins
-    with ``data_prefix`` is data for sure; None asks the decoder each time. ``acknowledges`` says whether the exchange
-    answers once a request, once a symbol, or not at all. ``ping`` says what shows that a quiet connection is alive:
-    WebSocket pings that the exchange answers, or the messages ccxt exchanges with it. ``lifetime_hours`` is when the
-    exchange itself disconnects.
+    with ``data_prefix`` (or one of them) is data for sure; None asks the decoder each time. ``acknowledges`` says
+    whether the exchange answers once a request, once a symbol, or not at all. ``ping`` says what shows that a quiet
+    connection is alive: WebSocket pings that the exchange answers, or the messages ccxt exchanges with it.
+    ``lifetime_hours`` is when the exchange itself disconnects.
     """
 
     exchange: str
     watch: dict[Channel, Watch]
     kinds: frozenset[Literal["spot", "swap", "future", "option"]] = frozenset({"spot"})
     config: dict[str, Any] = {}
-    data_prefix: str | None = None
+    data_prefix: str | tuple[str, ...] | None = None
     acknowledges: Literal["request", "symbol", "no"] = "request"
     ping: Literal["protocol", "messages"] = "protocol"
     symbols_per_connection: int = 50

@@ -19,7 +19,7 @@ from collectors.journal import (
     parse_frame,
     parse_mark,
 )
-from collectors.journal.format import crc_of, encode_commit, encode_lines, encode_mark, raw_line
+from collectors.journal.format import crc_of, encode_commit, encode_lines, encode_mark
 
 PAYLOADS = st.one_of(
     st.binary(),
@@ -32,7 +32,8 @@ PAYLOADS = st.one_of(
 
 @given(st.lists(st.tuples(st.integers(0, 1 << 62), PAYLOADS)))
 def test_every_payload_comes_back_as_it_was(frames: list[tuple[int, bytes]]) -> None:
-    data = encode_lines([raw_line(recv_ns, payload) for recv_ns, payload in frames])
+    data, count = encode_lines([(recv_ns, [payload]) for recv_ns, payload in frames])
+    assert count == len(frames)
     assert [parse_frame(line) for _, line in lines(data, 0)] == frames
     assert not any(is_mark(line) for _, line in lines(data, 0))
     data.decode()  # and the journal stays text
@@ -40,13 +41,15 @@ def test_every_payload_comes_back_as_it_was(frames: list[tuple[int, bytes]]) -> 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_text_comes_back_as_its_utf8(text: str) -> None:
-    line = encode_lines([raw_line(7, text)])
+    line, _ = encode_lines([(7, [text.encode()])])
     assert [parse_frame(each) for _, each in lines(line, 0)] == [(7, text.encode())]
 
 
-def test_a_text_that_no_encoding_knows_is_kept_nonetheless() -> None:
-    line = encode_lines([raw_line(7, "\ud800")])
-    assert parse_frame(line[:-1]) == (7, b"\xed\xa0\x80")
+@given(st.lists(st.tuples(st.integers(0, 1 << 62), st.lists(PAYLOADS))))
+def test_frames_received_together_are_lines_of_the_same_time(batches: list[tuple[int, list[bytes]]]) -> None:
+    data, count = encode_lines(batches)
+    assert [parse_frame(line) for _, line in lines(data, 0)] == [(at, one) for at, many in batches for one in many]
+    assert count == sum(len(many) for _, many in batches)
 
 
 def test_offsets_of_lines_are_where_they_start() -> None:
@@ -69,7 +72,7 @@ def test_offsets_of_lines_are_where_they_start() -> None:
     ],
 )
 def test_marks_come_back_and_stand_between_frames(mark: Header | Subscribed | Gap | Snapshot | Close) -> None:
-    data = encode_lines([raw_line(1, "a\nb"), encode_mark(mark), raw_line(2, "c")])
+    data, _ = encode_lines([(1, [b"a\nb"]), encode_mark(mark).encode(), (2, [b"c"])])
     found = [line for _, line in lines(data, 0)]
     assert len(found) == 3
     assert is_mark(found[1])

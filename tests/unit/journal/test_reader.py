@@ -140,7 +140,9 @@ def test_damage_costs_only_its_own_zstd_frame_and_is_told_with_its_place(
     assert got <= {(group.start, group.data) for group in whole}, "something was read that was never written"
     assert [group.start for group in groups] == sorted({group.start for group in groups}), "in order, none twice"
     if damaged != content and len(groups) < len(whole):
-        assert any(each.from_byte <= start <= each.to_byte for each in damages), (damages, start)
+        # A byte that what follows it happens to replace by its like is no damage.
+        first = next((at for at, (a, b) in enumerate(zip(damaged, content, strict=False)) if a != b), len(damaged))
+        assert any(each.from_byte <= first <= each.to_byte for each in damages), (damages, first)
     for each in damages:
         assert 0 <= each.from_byte <= each.to_byte <= len(damaged)
 

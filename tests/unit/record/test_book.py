@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from collectors.decode import BookIds
+from collectors.decode import BookIds, Proof
 from collectors.record.book import BookChain, Break
 
 
@@ -91,3 +91,61 @@ def test_a_chain_is_bridged_exactly_when_nothing_is_missing(seed: int) -> None:
             assert snapshot is not None
             assert set(range(snapshot + 1, max(received) + 1)) <= received
         first = last + 1
+
+
+def whole(last: int | None) -> BookIds:
+    return BookIds("BTCUSDT", last, last, None, True)
+
+
+@pytest.mark.parametrize("proof", list(Proof))
+def test_a_snapshot_on_the_socket_synchronises_at_once(proof: Proof) -> None:
+    chain = BookChain(proof, "socket")
+    assert chain.update(ids(1, 1)) is None
+    assert not chain.is_bridged, "an update before the whole book counts for nothing"
+    assert chain.update(whole(10)) is None
+    assert chain.is_bridged
+
+
+@pytest.mark.parametrize(
+    ("proof", "good", "bad"),
+    [
+        (Proof.CONSECUTIVE, BookIds("X", 11, 12, None), BookIds("X", 14, 15, None)),
+        (Proof.CONSECUTIVE, BookIds("X", None, 11, None), BookIds("X", None, 13, None)),
+        (Proof.PREVIOUS, BookIds("X", None, 15, 10), BookIds("X", None, 30, 20)),
+    ],
+)
+def test_a_break_on_the_socket_lasts_until_the_next_whole_book(proof: Proof, good: BookIds, bad: BookIds) -> None:
+    chain = BookChain(proof, "socket")
+    chain.update(whole(10))
+    assert chain.update(good) is None
+    assert chain.is_bridged
+    assert chain.update(bad) is not None
+    assert not chain.is_bridged
+    assert chain.update(BookIds("X", 100, 100, 99)) is None, "told once"
+    chain.update(whole(7))
+    assert chain.is_bridged, "ids may start anew with a whole book"
+
+
+@pytest.mark.parametrize("proof", [Proof.CHECKSUM, Proof.NONE, Proof.CONNECTION])
+def test_without_ids_that_chain_nothing_breaks(proof: Proof) -> None:
+    chain = BookChain(proof, "socket")
+    chain.update(whole(None))
+    assert chain.update(BookIds("X", None, None, None)) is None
+    assert chain.update(ids(50, 60)) is None
+    assert chain.update(ids(80, 90)) is None
+    assert chain.is_bridged
+
+
+def test_where_every_message_is_a_whole_book_the_first_synchronises() -> None:
+    chain = BookChain(Proof.CONSECUTIVE, "always")
+    assert not chain.is_bridged
+    assert [chain.update(ids(5, 5)), chain.update(ids(9, 9))] == [None, None]
+    assert chain.is_bridged
+
+
+def test_a_snapshot_by_rest_without_chained_ids_must_hold_an_update_that_was_received() -> None:
+    chain = BookChain(Proof.NONE, "rest")
+    chain.update(ids(100, 100))
+    assert chain.snapshot(99) is False, "what came between 99 and 100 is unknown"
+    assert chain.snapshot(100) is True
+    assert BookChain(Proof.NONE, "rest").snapshot(None) is True, "no ids at all: it was asked for after subscribing"
