@@ -97,12 +97,18 @@ _ids = Json(_IdsFrame).decode
 _probe = Json(_Probe).decode
 
 
+def _ns(raw: Raw) -> int:
+    """``1700000000.123456`` as ns; how it is nearly always written, without an expression."""
+    text = bytes(raw)
+    if text[10:11] == b"." and len(text) <= 20 and (digits := text[:10] + text[11:]).isdigit():
+        return int(digits.ljust(19, b"0"))
+    return ns_of_seconds(number(raw))
+
+
 def _of_trades(payload: bytes) -> list[Event]:
     """``{"method":"trades_update","params":["A_B",[{"id":7,"time":1.5,"price":"1","amount":"2","type":"buy"}]],"id":null}``"""
     m = _trades(payload).params
-    return [
-        Trade(m.market, ns_of_seconds(number(t.time)), str(t.id), t.type == "buy", t.price, t.amount) for t in m.trades
-    ]
+    return [Trade(m.market, _ns(t.time), str(t.id), t.type == "buy", t.price, t.amount) for t in m.trades]
 
 
 def _of_depth(payload: bytes) -> list[Event]:
@@ -111,7 +117,7 @@ def _of_depth(payload: bytes) -> list[Event]:
     book = m.book
     if not m.is_whole and book.update_id is None:
         raise DecodeError(f"an update of {m.market} without update_id")
-    time = ns_of_seconds(number(book.timestamp))
+    time = _ns(book.timestamp)
     kind: Literal["snapshot", "update"] = "snapshot" if m.is_whole else "update"
     previous = None if m.is_whole else book.past_update_id
     return [BookEvent(m.market, time, kind, None, book.update_id, previous, book.bids, book.asks)]

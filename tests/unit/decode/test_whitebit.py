@@ -100,6 +100,21 @@ def test_every_digit_stays_as_it_was_sent(number: str) -> None:
     assert book.asks[1] == ("61687.00", number)
 
 
+@pytest.mark.parametrize(
+    ("sent", "ns"),
+    [
+        (b"1700000000", 1_700_000_000_000_000_000),
+        (b"1700000000.5", 1_700_000_000_500_000_000),
+        (b"1700000000.123456789", 1_700_000_000_123_456_789),
+        (b"1700000000.1234567899", 1_700_000_000_123_456_789),
+        (b"170000000.5", 170_000_000_500_000_000),
+    ],
+)
+def test_times_are_exact_however_many_digits_they_have(sent: bytes, ns: int) -> None:
+    trade, _ = ONE.decode(TRADES.replace(b"1700000000.122345", sent))
+    assert trade.time == ns
+
+
 def test_unknown_markets_and_fields_pass_through() -> None:
     trade, _ = ONE.decode(TRADES.replace(b"BTC_USDT", b"NEW_PERP").replace(b'"rpi":false', b'"new":{"deep":[1]}'))
     assert trade.native_id == "NEW_PERP"
