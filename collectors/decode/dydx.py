@@ -19,6 +19,7 @@ book_events  v4_orderbook  none                                        none on t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Annotated, ClassVar, Final, Literal
 
 from msgspec import Meta, Raw, Struct
@@ -29,7 +30,8 @@ from collectors.decode.wire import WIRE_ERRORS, ns_of_iso
 from collectors.events import BookEvent, Channel, Event, Level, Trade
 
 _REPLIES: Final = ("connected", "unsubscribed", "error", "pong")
-_UPDATES: Final = (b'{"type":"channel_data"', b'{"type":"channel_batch_data"')
+_SINGLE: Final = b'{"type":"channel_data"'
+_UPDATES: Final = (_SINGLE, b'{"type":"channel_batch_data"')
 
 
 class _Frame(Struct, gc=False):
@@ -67,6 +69,12 @@ class _Level(Struct, gc=False):
     size: str
 
 
+class _TradesFrame(Struct, gc=False):
+    channel: str
+    id: str
+    contents: _Trades
+
+
 class _Whole(Struct, gc=False):
     bids: list[_Level]
     asks: list[_Level]
@@ -77,7 +85,15 @@ class _Update(Struct, gc=False):
     asks: list[Level] | None = None
 
 
+class _UpdateFrame(Struct, gc=False):
+    channel: str
+    id: str
+    contents: _Update
+
+
 _frame = Json(_Frame).decode
+_trades_frame = Json(_TradesFrame).decode
+_update_frame = Json(_UpdateFrame).decode
 _place = Json(_Place).decode
 _numbered = Json(_Numbered).decode
 _trades = Json(_Trades).decode
@@ -87,12 +103,23 @@ _update = Json(_Update).decode
 _batch_of_updates = Json(list[_Update]).decode
 
 
+@lru_cache(maxsize=256)
+def _second(text: str) -> int:
+    """``2023-11-14T22:13:20`` as ns: a second has many trades."""
+    return ns_of_iso(text)
+
+
+def _ns(text: str) -> int:
+    """``2023-11-14T22:13:20.119Z`` as ns."""
+    if len(text) == 24 and text[19] == "." and text[23] == "Z" and text.isascii() and text[20:23].isdigit():
+        return _second(text[:19]) + int(text[20:23]) * 1_000_000
+    return ns_of_iso(text)
+
+
 def _of_trades(market: str, parts: list[_Trades]) -> list[Event]:
     """``{"trades":[{"id":"02b6","side":"BUY","size":"0.024","price":"114581","createdAt":"2025-08-04T00:42:07.119Z"}]}``"""
     return [
-        Trade(market, ns_of_iso(t.createdAt), t.id, t.side == "BUY", t.price, t.size)
-        for part in parts
-        for t in part.trades
+        Trade(market, _ns(t.createdAt), t.id, t.side == "BUY", t.price, t.size) for part in parts for t in part.trades
     ]
 
 
@@ -132,6 +159,21 @@ class Dydx(Decoder):
         "trades": Stream(name="v4_trades", identity=Identity.ID, proof=Proof.CONNECTION),
         "book_events": Stream(name="v4_orderbook", identity=Identity.EPOCH, proof=Proof.CONNECTION, snapshot="socket"),
     }
+
+    def decode(self, payload: bytes) -> Sequence[Event]:
+        """The events of a frame; none for replies. Raises DecodeError."""
+        if payload.startswith(_SINGLE):
+            head = payload[:256]
+            try:
+                if b'"channel":"v4_orderbook"' in head and (m := _update_frame(payload)).channel == "v4_orderbook":
+                    return _of_updates(m.id, [m.contents])
+                if b'"channel":"v4_trades"' in head and (n := _trades_frame(payload)).channel == "v4_trades":
+                    return _of_trades(n.id, [n.contents])
+            except DecodeError:
+                raise
+            except WIRE_ERRORS as error:
+                raise DecodeError(f"{error}: {payload[:80]!r}") from error
+        return super().decode(payload)
 
     def _events(self, payload: bytes) -> Sequence[Event]:
         m = _frame(payload)

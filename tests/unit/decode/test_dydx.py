@@ -91,6 +91,20 @@ def test_every_digit_stays_as_it_was_sent(number: str) -> None:
     assert book.bids == [(number, number)]
 
 
+@pytest.mark.parametrize(
+    ("sent", "ns"),
+    [
+        ("2023-11-14T22:13:20.119Z", 1_700_000_000_119_000_000),
+        ("2023-11-14T22:13:20Z", 1_700_000_000_000_000_000),
+        ("2023-11-14T22:13:20.119456789Z", 1_700_000_000_119_456_789),
+        ("2023-11-14T23:13:20+01:00", 1_700_000_000_000_000_000),
+    ],
+)
+def test_times_are_exact_however_they_are_written(sent: str, ns: int) -> None:
+    (trade,) = ONE.decode(framed("channel_data", 3, "v4_trades", {"trades": [TRADE | {"createdAt": sent}]}))
+    assert trade.time == ns
+
+
 def test_unknown_markets_and_fields_pass_through() -> None:
     contents = {"trades": [TRADE | {"new": {"deep": [1]}}]}
     (trade,) = ONE.decode(framed("channel_data", 3, "v4_trades", contents, market="NEW-USD"))
