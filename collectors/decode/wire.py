@@ -7,7 +7,7 @@ import zlib
 from calendar import timegm
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Final
+from typing import Final, Literal
 
 from msgspec import DecodeError as JsonError
 from msgspec import Raw, Struct, ValidationError
@@ -22,7 +22,7 @@ _LARGEST: Final = 64 << 20
 _ISO: Final = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9})\d*)?(Z|[+-]\d\d:?\d\d)?", re.ASCII
 )
-_float_pairs: Final = Json(list[tuple[float, float]]).decode
+_floats: Final = {2: Json(list[tuple[float, float]]).decode, 3: Json(list[tuple[float, float, float]]).decode}
 _SECONDS: Final = re.compile(r"(\d{1,11})(?:\.(\d{1,9})\d*)?", re.ASCII)
 
 
@@ -112,14 +112,14 @@ def ns_of_utc(text: str) -> int:
 _whole_second: Final = lru_cache(maxsize=1024)(ns_of_iso)
 
 
-def levels(raw: Raw) -> list[tuple[str, str]]:
-    """A JSON array of ``[price,amount]`` in JSON numbers as their texts. Raises one of WIRE_ERRORS.
+def levels(raw: Raw, width: Literal[2, 3] = 2) -> list[tuple[str, str]]:
+    """A JSON array of ``[price,amount]`` or ``[price,amount,other]`` in JSON numbers as the texts of the first two.
 
-    The floats only prove its shape: four times as quick as a Raw for each number.
+    The floats only prove its shape: four times as quick as a Raw for each number. Raises one of WIRE_ERRORS.
     """
-    _float_pairs(raw)
+    _floats[width](raw)
     text = "".join(bytes(raw).decode().split())
     if text == "[]":
         return []
-    numbers = iter(text[2:-2].replace("],[", ",").split(","))
-    return list(zip(numbers, numbers, strict=True))
+    numbers = text[2:-2].replace("],[", ",").split(",")
+    return list(zip(numbers[::width], numbers[1::width], strict=True))
