@@ -28,6 +28,8 @@ from collectors.decode.wire import WIRE_ERRORS, number
 from collectors.events import BookEvent, Channel, Event, Level, Trade
 
 _START: Final = b'{"type":"'
+_FIRST: Final = "0123456789"
+"""How the text of a number nearly always begins."""
 _MICROSECONDS_FROM: Final = 10**14
 """Read as ms it is the year 5138, read as µs 1973."""
 
@@ -88,7 +90,9 @@ def _ns(time: int) -> int:
 def of_trade(payload: bytes) -> list[Event]:
     """``{"type":"trade","code":"KRW-BTC","trade_price":89888000,"trade_volume":5.673e-05,"ask_bid":"BID",...}``"""
     m = _trade(payload)
-    price, amount = number(m.trade_price), number(m.trade_volume)
+    price, amount = str(m.trade_price, "ascii"), str(m.trade_volume, "ascii")
+    if price[0] not in _FIRST or amount[0] not in _FIRST:
+        price, amount = number(m.trade_price), number(m.trade_volume)
     return [Trade(m.code, _ns(m.trade_timestamp), str(m.sequential_id), m.ask_bid == "BID", price, amount)]
 
 
