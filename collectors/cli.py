@@ -21,6 +21,7 @@ from collectors.load.cli import load, replay
 from collectors.record.cli import record
 from collectors.simulator.cli import simulate
 from collectors.sync.cli import sync
+from collectors.venues_cli import venues
 
 # What an operator can act on; anything else is a fault of the program and shows its traceback.
 _ANSWERS = (CryptopipError, UnknownExchangeError, JournalError, psycopg.Error, OSError)
@@ -81,7 +82,7 @@ def common(
     log.setup(debug=debug)
 
 
-for command in (record, load, sync, continuity, replay, simulate):
+for command in (record, load, sync, continuity, replay, simulate, venues):
     app.command(command.__name__)(command)
 app.add_typer(journal_cli.app, name="journal")
 app.add_typer(universe_cli.app, name="universe")
