@@ -1,15 +1,20 @@
 # shellcheck shell=bash
 # What every command in bin/ shares: messages with times, one way to fail, and the paths. Sourced, never run.
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
 cache=$root/.cache
 venv=$root/.venv
 # shellcheck disable=SC2034  # read by the commands that source this file
 fleet_label=cryptopip.fleet
+# Tells this checkout's fleets from those of other checkouts on the same machine.
+checkout=$(sha256sum <<<"$root" | cut -c1-6)
 SECONDS=0
 
 # elapsed: minutes and seconds since the command started, as 3:07.
 elapsed() { printf '%d:%02d' $((SECONDS / 60)) $((SECONDS % 60)); }
+
+# fleet_id NAME: what a fleet of this checkout is called among all containers and networks of the machine.
+fleet_id() { echo "$1-$checkout"; }
 
 # step TEXT...: one line of visible progress.
 step() { printf '\033[1m[%5s]\033[0m %s\n' "$(elapsed)" "$*" >&2; }

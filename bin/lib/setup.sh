@@ -9,9 +9,18 @@ as_root() {
     elif command -v sudo >/dev/null; then
         sudo "$@"
     else
-        die "'$1' needs root: we are user $(id -un) and there is no sudo. Run this command as root, or install sudo."
+        require_root "'$1'"
     fi
 }
+
+# require_root WHAT: we are root or can become it through sudo; before output goes to a log.
+require_root() {
+    ((EUID == 0)) || command -v sudo >/dev/null ||
+        die "$1 needs root: we are user $(id -un), and there is no sudo. Run this command as root, or install sudo."
+}
+
+# kept_environment: the names of the variables that say how to reach the network, with commas between.
+kept_environment() { compgen -e | grep -iE '^(lang|pip_.*|npm_config_.*|(https?|no|all|ftp)_proxy|ssl_cert_file|docker_host)$' | paste -sd,; }
 
 # require_debian: the commands install with apt, and what they install is tried on Debian 12 and 13 only.
 require_debian() {
@@ -44,6 +53,7 @@ ensure_packages() {
         dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
     done
     ((${#missing[@]})) || return 0
+    require_root "installing ${missing[*]} with apt"
     step "Installing with apt: ${missing[*]}"
     logged "$cache/log/apt-update.log" as_root apt-get update
     logged "$cache/log/apt-install.log" as_root env DEBIAN_FRONTEND=noninteractive \
@@ -91,7 +101,7 @@ ensure_docker() {
         command -v sudo >/dev/null ||
             die "no Docker engine answers, we are user $(id -un), and there is no sudo to install or start one. Run as root, or join the group docker."
         step "Docker needs root here: going on through sudo"
-        exec sudo --preserve-env=HTTP_PROXY,HTTPS_PROXY,NO_PROXY,http_proxy,https_proxy,no_proxy "$command_path" "${command_arguments[@]}"
+        exec sudo --preserve-env="$(kept_environment)" "$command_path" "${command_arguments[@]}"
     fi
     command -v dockerd >/dev/null || ensure_packages docker.io iptables
     # Debian 13 has the client in a package of its own.

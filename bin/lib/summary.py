@@ -41,6 +41,7 @@ def main() -> None:
     """Print the table, how to connect, and what to try next."""
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--address", required=True)
+    arguments.add_argument("--fleet", required=True)
     arguments.add_argument("--root", required=True, type=Path)
     given = arguments.parse_args()
     inventory = given.root / "inventories" / "demo"
@@ -55,7 +56,7 @@ def main() -> None:
   PGPASSWORD={password} psql "host={given.address} dbname=datalake user=cryptopip_reader \
 sslmode=verify-full sslrootcert=inventories/demo/ca/ca.crt"
   or, without a client here:
-  docker exec -it cryptopip-demo-db1 docker exec -it cryptopip-timescaledb psql -U postgres datalake
+  docker exec -it {given.fleet}-db1 docker exec -it cryptopip-timescaledb psql -U postgres datalake
 
 [bold]Try next[/bold]
   This table again:
@@ -63,9 +64,9 @@ sslmode=verify-full sslrootcert=inventories/demo/ca/ca.crt"
   Gaps and coverage, per instrument and channel:
     .venv/bin/ansible datalake -m cryptopip.marketdata.continuity_check
   Kill a recorder; the datalake misses nothing, because the other one listens:
-    docker exec cryptopip-demo-ing1 systemctl kill -s KILL cryptopip-recorder@binance
+    docker exec {given.fleet}-ing1 systemctl kill -s KILL cryptopip-recorder@binance
   Watch one ingestor:
-    docker exec cryptopip-demo-ing1 journalctl -f -u 'cryptopip-*'
+    docker exec {given.fleet}-ing1 journalctl -f -u 'cryptopip-*'
   Remove all of it:
     bin/demo --down
 """
