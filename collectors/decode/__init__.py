@@ -31,9 +31,11 @@ __all__ = [
 
 EXCHANGES: tuple[str, ...] = (
     "binance",
+    "bitfinex",
     "bithumb",
     "coinbaseexchange",
     "dydx",
+    "gate",
     "hitbtc",
     "htx",
     "hyperliquid",
