@@ -33,6 +33,7 @@ EXCHANGES: tuple[str, ...] = (
     "binance",
     "bitfinex",
     "bithumb",
+    "bitstamp",
     "coinbaseexchange",
     "dydx",
     "gate",
