@@ -22,7 +22,7 @@ from psycopg import sql
 from bench.frames import SUFFIX, channel_of
 from collectors.config import Endpoint, Source, Sync
 from collectors.decode import decoder
-from collectors.events import CHANNELS, Channel
+from collectors.events import Channel
 from collectors.journal import (
     Group,
     JournalWriter,
@@ -34,7 +34,8 @@ from collectors.journal import (
     parse_frame,
     segments,
 )
-from collectors.load.batch import Batch, Stream, build
+from collectors.load.batch import Batch, Stream
+from collectors.load.build import build
 from collectors.load.coverage import Coverage
 from collectors.load.loader import Loader
 from collectors.load.source import PIECE_BYTES
@@ -143,7 +144,7 @@ def encode(path: Path) -> dict[str, Any]:
     """The loader's decoding and encoding, from journal lines to COPY text, for each channel; CPU seconds and rows."""
     spent: dict[str, float] = {}
     rows: dict[str, int] = {}
-    for channel in CHANNELS:
+    for channel in SUFFIX:
         picked = [(recv_ns, payload) for recv_ns, payload in frames_of(path) if channel_of(payload) == channel]
         begun_ns = picked[0][0]
         coverage = Coverage(begun_ns, begun_ns, begun_ns, decoder("binance").consecutive)
@@ -190,7 +191,7 @@ async def write_journal(path: Path, folder: Path) -> None:
         clock=lambda: epoch,
     )
     await writer.open()
-    for channel in CHANNELS:
+    for channel in SUFFIX:
         writer.mark(Subscribed(epoch, channel, ["BTCUSDT"]))
     is_bridged = False
     for number, (recv_ns, payload) in enumerate(frames_of(path)):
@@ -218,7 +219,7 @@ def dump(dsn: str, folder: Path) -> None:
     """The rows of a database as COPY text, a file for each table: what the floor is given."""
     folder.mkdir(parents=True, exist_ok=True)
     with psycopg.connect(dsn, client_encoding="UTF8") as connection:
-        for channel in CHANNELS:
+        for channel in SUFFIX:
             columns = _columns(connection, channel)
             query = sql.SQL("COPY (SELECT {} FROM {} ORDER BY received_at) TO STDOUT").format(
                 columns, sql.Identifier(channel)
@@ -233,7 +234,7 @@ def copy_in(dsn: str, folder: Path) -> dict[str, Any]:
     rows = 0
     with psycopg.connect(dsn, client_encoding="UTF8") as connection:
         begun = time.perf_counter()
-        for channel in CHANNELS:
+        for channel in SUFFIX:
             statement = sql.SQL("COPY {} ({}) FROM STDIN").format(
                 sql.Identifier(channel), _columns(connection, channel)
             )

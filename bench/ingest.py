@@ -26,8 +26,7 @@ from typing import Any
 import psycopg
 
 from bench.children import ROOT, dump, fingerprint, frames_of, frames_of_journal, write_journal
-from bench.frames import passes, recorded
-from collectors.events import CHANNELS
+from bench.frames import SUFFIX, passes, recorded
 from collectors.universe import Universe, load_universe
 from collectors.universe_load import load_universe_into
 from tests.conftest import fresh_database
@@ -207,7 +206,7 @@ def one_rate(rates: Rates | None, memory: dict[str, list[int]], name: str, amoun
 
 def by_channel(rates: Rates, name: str, answer: Answer) -> None:
     """Note a CPU rate for each channel."""
-    for channel in CHANNELS:
+    for channel in SUFFIX:
         rates.add(f"{name}: {channel}", answer["frames"][channel], answer["cpu"][channel])
 
 

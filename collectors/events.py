@@ -11,7 +11,7 @@ from typing import Literal
 from msgspec import Struct
 
 Channel = Literal["trades", "quotes", "book_events", "derivatives", "liquidations"]
-CHANNELS: tuple[Channel, ...] = ("trades", "quotes", "book_events")
+CHANNELS: tuple[Channel, ...] = ("trades", "quotes", "book_events", "derivatives", "liquidations")
 Level = tuple[str, str]
 """Price and amount; amount 0 deletes the level."""
 

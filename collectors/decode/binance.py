@@ -15,25 +15,23 @@ book_events  <symbol>@depth[@100ms] U to u, where U is the u before it plus one 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Final
+from typing import Any, ClassVar, Final
 
-from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType
 from msgspec.json import Decoder as Json
 
+from collectors.decode.binance_plain import Id, ns, plain
 from collectors.decode.contract import BookIds, Control, DecodeError, Decoder, Identity, Proof, Stream
+from collectors.decode.plain import Plain
 from collectors.decode.wire import WIRE_ERRORS
 from collectors.events import BookEvent, Channel, Event, Level, Quote, Trade
 
-_Id = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-"""As PostgreSQL's bigint holds it; what is larger is a changed wire format."""
-_MICROSECONDS_FROM: Final = 10**14
-"""Read as ms it is the year 5138, read as µs 1973: no time of one unit is mistaken for the other."""
 _SNAPSHOT_LIMIT: Final = 5000
 
 
 class _Trade(Struct, tag_field="e", tag="trade", gc=False):
     s: str
-    t: _Id
+    t: Id
     T: int
     p: str
     q: str
@@ -44,7 +42,7 @@ class _Trade(Struct, tag_field="e", tag="trade", gc=False):
 
 class _Quote(Struct, gc=False):
     s: str
-    u: _Id
+    u: Id
     b: str
     B: str
     a: str
@@ -54,20 +52,20 @@ class _Quote(Struct, gc=False):
 class _Depth(Struct, tag_field="e", tag="depthUpdate", gc=False):
     s: str
     E: int
-    U: _Id
-    u: _Id
+    U: Id
+    u: Id
     b: list[Level]
     a: list[Level]
 
 
 class _DepthIds(Struct, tag_field="e", tag="depthUpdate", gc=False):
     s: str
-    U: _Id
-    u: _Id
+    U: Id
+    u: Id
 
 
 class _Snapshot(Struct, gc=False):
-    lastUpdateId: _Id  # noqa: N815 - the wire's own name
+    lastUpdateId: Id  # noqa: N815 - the wire's own name
     bids: list[Level]
     asks: list[Level]
 
@@ -113,14 +111,9 @@ _snapshot = Json(_Snapshot).decode
 _probe = Json(_Probe).decode
 
 
-def _ns(time: int) -> int:
-    return time * (1_000 if time >= _MICROSECONDS_FROM else 1_000_000)
-
-
 def _from_trade(m: _Trade) -> tuple[Trade]:
     """``{"e":"trade","E":1,"s":"BTCUSDT","t":7,"p":"1.10","q":"2.0","T":1,"m":true,"M":true}``"""
-    time = m.T
-    time *= 1_000 if time >= _MICROSECONDS_FROM else 1_000_000
+    time = ns(m.T)
     if m.b is m.a is None:
         return (Trade(m.s, time, str(m.t), not m.m, m.p, m.q),)
     buyer, seller = (None if order is None else str(order) for order in (m.b, m.a))
@@ -134,7 +127,7 @@ def _from_quote(m: _Quote) -> tuple[Quote]:
 
 def _from_depth(m: _Depth) -> tuple[BookEvent]:
     """``{"e":"depthUpdate","E":1,"s":"BTCUSDT","U":7,"u":9,"b":[["1.1","2.0"]],"a":[["1.2","0"]]}``"""
-    return (BookEvent(m.s, _ns(m.E), "update", m.U, m.u, None, m.b, m.a),)
+    return (BookEvent(m.s, ns(m.E), "update", m.U, m.u, None, m.b, m.a),)
 
 
 _STREAMS: Final[dict[bytes, tuple[Channel, Callable[[bytes], tuple[Event]]]]] = {
@@ -215,6 +208,10 @@ class Binance(Decoder):
             return known(payload)
         except WIRE_ERRORS as error:
             raise DecodeError(f"{error}: {payload[:80]!r}") from error
+
+    def plain(self, lines: bytes) -> Plain | None:
+        """Whole groups of lines at once: see PlainDecoder."""
+        return plain(lines)
 
     def _events(self, payload: bytes) -> Sequence[Event]:
         return _decode_slowly(payload)

@@ -180,8 +180,8 @@ class Database:
         counts = [len(batch.rows[channel]) for channel in CHANNELS]
         cursor.execute(
             "INSERT INTO load_batches (stream_id, batch, segment, from_offset, to_offset, decoder_version,"
-            " received_from, received_to, frames, trades, quotes, book_events, parked, rejected)"
-            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+            " received_from, received_to, frames, trades, quotes, book_events, derivatives, liquidations, parked,"
+            " rejected) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
             (
                 *key,
                 batch.segment,

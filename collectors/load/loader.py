@@ -21,7 +21,8 @@ from msgspec import Struct
 
 from collectors.decode import Decoder
 from collectors.journal import Group, Position, SegmentReader, segment_of, segments
-from collectors.load.batch import Batch, build, build_parked
+from collectors.load.batch import Batch
+from collectors.load.build import build, build_parked
 from collectors.load.coverage import Coverage
 from collectors.load.database import Database, ParkedFrame, StreamTakenError
 from collectors.load.source import PIECE_BYTES, SegmentSource, Source

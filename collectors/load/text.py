@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import Final, LiteralString
 
-from collectors.events import Channel
+from collectors.events import Channel, Level
 
 TIME_LIMIT_NS: Final = 86_400 * 10**9
 """An event's time may differ from its receive time by this much."""
@@ -25,12 +25,17 @@ COLUMNS: Final[dict[Channel, LiteralString]] = {
     "book_events": (
         f"{_PROVENANCE}, first_id, last_id, previous_id, is_snapshot, bid_prices, bid_amounts, ask_prices, ask_amounts"
     ),
+    "derivatives": f"{_PROVENANCE}, funding_rate, funding_time, open_interest, mark_price, index_price",
+    "liquidations": f"{_PROVENANCE}, is_buy, liquidation_id, price, amount",
 }
 """What a row of COPY text holds, in order."""
 
 # Possessive: no backtracking, so linear in time and constant in memory. Bounded, since numeric is.
 _NUMBER: Final = r"-?+[0-9]{1,1000}+(?:\.[0-9]{1,1000}+)?+(?:[eE][+-]?[0-9]{1,3}+)?+"
 _LONG: Final = 16_000  # numeric holds 16,383 digits behind the point
+_DIGITS: Final = b"0123456789"
+_LEVELS: Final = b'[".","."],' * 5_000
+"""What is left of JSON levels without their digits: ``[["1.5","2.0"],["1.6","0.1"]]``."""
 _one = re.compile(_NUMBER).fullmatch
 _many = re.compile(rf"(?:{_NUMBER},)*+").fullmatch
 
@@ -52,12 +57,63 @@ def are_numbers(texts: Sequence[str], count: int) -> bool:
     # Nearly always: digits around one point each, ten times cheaper to see than with the expression.
     if (
         joined.isascii()
-        and joined.encode().translate(None, b"0123456789") == b"," + b".," * count
+        and joined.encode().translate(None, _DIGITS) == b"," + b".," * count
         and ",." not in joined
         and (max(map(len, texts)) < _LONG or max(map(len, joined.split(","))) < _LONG)
     ):
         return True
     return joined.count(",") == count + 1 and _many(joined, 1) is not None
+
+
+class Numbers:
+    """Numbers of a batch, to be looked at in one go."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        """One number each, but for those of levels, which share a text."""
+        self._levels = 0
+
+    def levels(self, levels: Sequence[Level]) -> tuple[str, str]:
+        """Prices and amounts of one side of a book, each joined by commas."""
+        if not levels:
+            return "", ""
+        prices, amounts = zip(*levels, strict=True)
+        both = ",".join(prices), ",".join(amounts)
+        self.texts += both
+        self._levels += 2 * (len(levels) - 1)
+        return both
+
+    def add(self, others: Numbers) -> None:
+        """Have those looked at as well."""
+        self.texts += others.texts
+        self._levels += others._levels
+
+    def are_sound(self) -> bool:
+        """Whether each is a number."""
+        return are_numbers(self.texts, len(self.texts) + self._levels)
+
+
+def level_texts(levels: bytes) -> tuple[str, str] | None:
+    """Prices and amounts, each joined by commas, of levels in JSON whose every number is text with a point in it.
+
+    None for levels written in any other way, and for what may be no number: then take them apart by the JSON decoder
+    and look at each number.
+    """
+    skeleton = levels.translate(None, _DIGITS)
+    size = len(skeleton) - 2
+    if (
+        size < 0
+        or skeleton[1:-1] != _LEVELS[:size]
+        or size % 10 != 9 * (size > 0)
+        or skeleton[:1] != b"["
+        or skeleton[-1:] != b"]"
+        or b'".' in levels
+        or b'."' in levels
+        or len(levels) >= _LONG
+    ):
+        return None
+    parts = levels.decode().split('"')
+    return ",".join(parts[1::4]), ",".join(parts[3::4])
 
 
 def second_text(second: int) -> str:

@@ -3,20 +3,44 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Sequence
 from decimal import Decimal
 
+import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collectors.decode import decoder
+from collectors.decode.binance import Binance
+from collectors.events import BookEvent, Derivative, Event, Liquidation, Quote, Trade
 from collectors.journal import Damage, Group, Position, Snapshot, Subscribed, Unsubscribed
 from collectors.journal.format import encode_mark
-from collectors.load.batch import Batch, Instruments, Stream, build
+from collectors.load.batch import Batch, Instruments, Stream
+from collectors.load.build import build
 from collectors.load.coverage import Coverage
-from collectors.load.text import are_numbers, escaped, is_number, timestamp_text
+from collectors.load.text import are_numbers, escaped, is_number, level_texts, timestamp_text
 
 STREAM = Stream(3, decoder("binance"))
+
+
+class LineByLine(Binance):
+    """The decoder without the short way for groups of lines."""
+
+    def plain(self, lines: bytes) -> None:
+        return None
+
+
+class Scripted(Binance):
+    """A decoder of whatever events there may be, told by the payload: an index."""
+
+    def __init__(self, *events: Event) -> None:
+        self.events = events
+
+    def decode(self, payload: bytes) -> Sequence[Event]:
+        return [self.events[int(payload)]]
+
+
 NOW = 1_700_000_000_123_456_789
 IDS = {"BTCUSDT": 7}
 
@@ -36,11 +60,11 @@ def quote(update_id: int, bid: str = "1.1") -> str:
     return f'{NOW} {{"stream":"x@bookTicker","data":{data}}}\n'
 
 
-def made(*lines: str, ids: dict[str, int] | None = None) -> Batch:
-    data = "".join(lines).encode()
+def made(*lines: str | bytes, ids: dict[str, int] | None = None, stream: Stream = STREAM) -> Batch:
+    data = b"".join(line if isinstance(line, bytes) else line.encode() for line in lines)
     group = Group(data, 0, NOW, NOW, Position(0, 0, len(data)))
-    coverage = Coverage(5, NOW, NOW, STREAM.decoder.consecutive)
-    return build(Batch(9, "5-000000.journal.zst", 5), STREAM, [group], coverage, IDS if ids is None else ids)[0]
+    coverage = Coverage(5, NOW, NOW, stream.decoder.consecutive)
+    return build(Batch(9, "5-000000.journal.zst", 5), stream, [group], coverage, IDS if ids is None else ids)[0]
 
 
 def test_rows_hold_what_was_sent_and_where_it_came_from() -> None:
@@ -146,7 +170,11 @@ def test_the_smallest_receive_time_counts_also_of_what_is_no_plain_frame() -> No
     snapshot = encode_mark(Snapshot(NOW + 7 * 10**9, "book_events", "BTCUSDT", "http://x", NOW, reply))
     batch = made(trade(1), escaped_frame, trade(2), snapshot, trade(3))
     assert (batch.received_from, batch.received_to) == ("2023-11-14 22:13:15.123456", "2023-11-14 22:13:27.123456")
-    assert [len(rows) for rows in batch.rows.values()] == [3, 1, 1]
+    assert {channel: len(rows) for channel, rows in batch.rows.items() if rows} == {
+        "trades": 3,
+        "quotes": 1,
+        "book_events": 1,
+    }
 
 
 @given(
@@ -180,8 +208,131 @@ def test_the_short_way_of_common_frames_ends_where_the_long_way_does(lines: list
     assert careful.rows == quick.rows
     assert careful.parked == quick.parked
     assert careful.rejected == quick.rejected
-    assert careful.intervals == quick.intervals
+    assert sorted(map(repr, careful.intervals)) == sorted(map(repr, quick.intervals))
     assert (careful.received_from, careful.received_to) == (quick.received_from, quick.received_to)
+
+
+def same(one: Batch, other: Batch) -> bool:
+    """Whether two batches hold the same, intervals in any order."""
+    return (one.rows, one.parked, one.rejected, one.frames, one.received_from, one.received_to) == (
+        other.rows,
+        other.parked,
+        other.rejected,
+        other.frames,
+        other.received_from,
+        other.received_to,
+    ) and sorted(map(repr, one.intervals)) == sorted(map(repr, other.intervals))
+
+
+PLAIN_LINES = [
+    trade(1),
+    trade(2, at=NOW + 7),
+    trade(3),
+    trade(5),
+    trade(1, symbol="ETHUSDT"),
+    quote(1),
+    quote(2, bid="1."),
+    quote(9),
+    depth(1, 3),
+    depth(4, 6, '[["1.1","2.0"],["1.0","0.0"]]'),
+    depth(7, 9, "[]"),
+    depth(8, 11, '[["1.1","2.5"]]'),
+]
+
+
+FRAGMENTS = [b"\n", b"}\n1", b"@depth", b"@trade", b'"b":', b'"e":', b"null", b"-", b".", b" ", b'"']
+
+
+@given(
+    st.lists(st.sampled_from([*PLAIN_LINES, trade(6, ms=NOW // 10**3)]), min_size=1, max_size=8),
+    st.lists(
+        st.tuples(
+            st.integers(0, 2000),
+            st.integers(0, 3),
+            st.one_of(
+                st.binary(max_size=2),
+                st.sampled_from(FRAGMENTS),
+            ),
+        ),
+        max_size=3,
+    ),
+)
+@settings(max_examples=600)
+def test_a_group_decoded_at_once_yields_what_its_lines_do(
+    lines: list[str], changes: list[tuple[int, int, bytes]]
+) -> None:
+    data = "".join(lines).encode()
+    for at, removed, inserted in changes:
+        data = data[: at % len(data)] + inserted + data[at % len(data) + removed :]
+    data = data.removesuffix(b"\n") + b"\n"
+    ids = {"BTCUSDT": 7, "ETHUSDT": 8}
+    slow = Stream(3, LineByLine())
+    assert same(made(data, ids=ids), made(data, ids=ids, stream=slow))
+
+
+def test_a_group_of_common_frames_is_decoded_at_once() -> None:
+    found = Binance().plain("".join(PLAIN_LINES).encode())
+    assert found is not None
+    assert found.trades is not None
+    assert found.trades.trade_id == [1, 2, 3, 5, 1]
+    assert found.quotes is not None
+    assert found.quotes.update_id == [1, 2, 9]
+    assert found.updates is not None
+    assert found.updates.last_id == [3, 6, 9, 11]
+    assert Binance().plain(trade(1).encode() + b'{"mark":"gap"}\n') is None
+
+
+def test_events_that_lack_something_have_nulls_there() -> None:
+    events = (
+        Trade("BTCUSDT", NOW, None, None, "1.5", "2"),
+        Quote("BTCUSDT", NOW, None, None, None, "1.6", "3"),
+        BookEvent("BTCUSDT", None, "update", None, None, None, [("1", "2")], []),
+        Derivative(native_id="BTCUSDT", time=None, funding_rate="0.0001", funding_time=NOW, mark_price="1.55"),
+        Liquidation("BTCUSDT", NOW, None, True, "1.5", "2"),
+        Liquidation("BTCUSDT", NOW, "a\tb", None, "1.5", "2"),
+    )
+    batch = made(*(f"{NOW} {place}\n" for place in range(len(events))), stream=Stream(3, Scripted(*events)))
+    at = "2023-11-14 22:13:20.123456"
+    assert batch.rows == {
+        "trades": [f"{at}\t{at}\t9\t5\t3\t7\t\\N\t\\N\t1.5\t2\t\\N\t\\N\n"],
+        "quotes": [f"{at}\t{at}\t9\t5\t3\t7\t\\N\t\\N\t\\N\t1.6\t3\n"],
+        "book_events": [f"{at}\t\\N\t9\t5\t3\t7\t\\N\t\\N\t\\N\tf\t{{1}}\t{{2}}\t{{}}\t{{}}\n"],
+        "derivatives": [f"{at}\t\\N\t9\t5\t3\t7\t0.0001\t{at}\t\\N\t1.55\t\\N\n"],
+        "liquidations": [
+            f"{at}\t{at}\t9\t5\t3\t7\tt\t\\N\t1.5\t2\n",
+            f"{at}\t{at}\t9\t5\t3\t7\t\\N\ta\\tb\t1.5\t2\n",
+        ],
+    }
+    assert not batch.parked
+    assert not batch.rejected
+    assert {one.channel for one in batch.intervals} == set(batch.rows) - {"book_events"}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        Derivative(native_id="BTCUSDT", time=None, mark_price="NaN"),
+        Derivative(native_id="BTCUSDT", time=None, funding_time=-1),
+        Derivative(native_id="BTCUSDT", time=None, funding_time=10**20),
+        Liquidation("BTCUSDT", NOW, "a", None, "1,5", "2"),
+        Liquidation("BTCUSDT", NOW, "\0", None, "1.5", "2"),
+        Quote("BTCUSDT", None, 7, None, "", "1.6", "3"),
+        Trade("BTCUSDT", NOW, "\0", None, "1.5", "2"),
+    ],
+)
+def test_what_no_column_takes_is_parked_whatever_the_channel(wrong: Event) -> None:
+    good = Trade("BTCUSDT", NOW, "1", None, "1.5", "2")
+    batch = made(f"{NOW} 0\n", f"{NOW} 1\n", f"{NOW} 0\n", stream=Stream(3, Scripted(good, wrong)))
+    assert [(one.reason, one.line_offset) for one in batch.parked] == [("decode", len(f"{NOW} 0\n"))]
+    assert {channel: len(rows) for channel, rows in batch.rows.items() if rows} == {"trades": 2}
+
+
+@pytest.mark.parametrize(
+    "event", [Liquidation("BTCUSDT", 0, "a", None, "1.5", "2"), Derivative(native_id="BTCUSDT", time=1)]
+)
+def test_any_channels_event_of_another_day_is_rejected(event: Event) -> None:
+    batch = made(f"{NOW} 0\n", stream=Stream(3, Scripted(event)))
+    assert [one.event_time for one in batch.rejected] == [event.time]
 
 
 def test_a_name_listed_again_means_the_listing_of_its_time() -> None:
@@ -195,6 +346,22 @@ def test_every_decimal_is_a_number(numbers: list[Decimal]) -> None:
     texts = [f"{number:f}" for number in numbers]
     assert all(map(is_number, texts))
     assert are_numbers(texts, len(texts))
+
+
+@given(st.lists(st.tuples(*[st.text(alphabet='0123456789.,-e[]\\" x', max_size=4)] * 2), max_size=4))
+def test_levels_are_split_at_once_only_where_each_number_is_one(levels: list[tuple[str, str]]) -> None:
+    split = level_texts(msgspec.json.encode(levels))
+    if split is not None:
+        assert split == (",".join(price for price, _ in levels), ",".join(amount for _, amount in levels))
+        assert all(map(is_number, (number for level in levels for number in level)))
+
+
+def test_common_levels_are_split_at_once() -> None:
+    assert level_texts(b"[]") == ("", "")
+    assert level_texts(b'[["1.50","2.0"],["1.25","0.00"]]') == ("1.50,1.25", "2.0,0.00")
+    assert level_texts(b'[["1.50","2"]]') is None
+    assert level_texts(b'[["1.50","2.0","0"]]') is None
+    assert level_texts(b'[["1%s.50","2.0"]]' % (b"0" * 16_000)) is None
 
 
 @given(st.lists(st.text(alphabet="0123456789.,-eE+N\t\\{}", max_size=6), min_size=1, max_size=4))
