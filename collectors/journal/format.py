@@ -175,6 +175,7 @@ def encode_lines(items: Sequence[Frames | bytes]) -> tuple[bytes, int]:
     Nearly no frame needs escaping, and looking at all of them at once is several times cheaper than one by one.
     """
     parts: list[bytes] = []
+    payloads: list[bytes] = []
     count = 0
     for item in items:
         if isinstance(item, bytes):
@@ -183,11 +184,13 @@ def encode_lines(items: Sequence[Frames | bytes]) -> tuple[bytes, int]:
         elif item[1]:
             stamp = b"%d " % item[0]
             parts += (stamp, (b"\n" + stamp).join(item[1]), b"\n")
+            payloads += item[1]
             count += len(item[1])
-    text = b"".join(parts)
-    # Each search is a pass over the text; the rare end of " base64:" is found twice as fast as the whole.
-    is_plain = b"\r" not in text and (b"e64:" not in text or b" " + ESCAPE not in text)
-    if is_plain and text.count(b"\n") == count and (text.isascii() or _is_utf8(text)):
+    text, body = b"".join(parts), b"".join(payloads)
+    # Each search is a pass over it all: a byte that is absent is four times faster than counting one that is there,
+    # and the rare end of " base64:" twice as fast as the whole.
+    is_plain = b"\n" not in body and b"\r" not in body and (b"e64:" not in body or b" " + ESCAPE not in text)
+    if is_plain and (body.isascii() or _is_utf8(text)):
         return text, count
     return b"".join(map(_escaped, items)), count
 

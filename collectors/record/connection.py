@@ -205,15 +205,29 @@ class Connection:
         What one turn finds was received together: it shares the time at which it was found.
         """
         await self._opened.wait()
-        client, take, clock = self._client, self._take, time.time_ns
-        receive = client.connection.receive
+        connection, take, clock, text = self._client.connection, self._take, time.time_ns, WSMsgType.TEXT
+        receive, append = connection.receive, self.journal.append_frames
+        queue = connection._reader  # ccxt drains it too: aiohttp's version is pinned
+        buffer = queue._buffer
         turns = 0
         while True:
-            messages = [await receive()]
-            _empty(client, messages)
-            take(clock(), messages)
+            message = await receive()
             turns += 1
-            if (turns % _CHECK_EVERY == 0 or len(messages) > _CHECK_EVERY) and self.journal.is_full:
+            if len(buffer) > 1:
+                messages = [message, *_emptied(queue)]
+                take(clock(), messages)
+                is_time = turns % _CHECK_EVERY == 0 or len(messages) > _CHECK_EVERY
+            else:  # one by one, as most frames come: without a call of ours
+                now = clock()
+                kind, data, _ = message
+                if kind is text:
+                    append((now, (data,)))
+                    if self._looks_at_all or not data.startswith(self._prefixes):
+                        self._inspect(now, data)
+                else:
+                    self._other(now, message)
+                is_time = turns % _CHECK_EVERY == 0
+            if is_time and self.journal.is_full:
                 await self._pause()
 
     def _take(self, now: int, messages: list[Any]) -> None:
@@ -310,6 +324,7 @@ class Connection:
         if not native_ids:
             return
         self.journal.mark(Subscribed(now, self.subscription.channel, native_ids))
+        self._looks_at_all = self._learns()
         self._log.info("subscribed", symbols=len(native_ids), pending=len(self.requests.pending))
         if self._is_rest_book:
             for native_id in native_ids:
@@ -475,19 +490,16 @@ class Connection:
         await self.journal.abandon()
 
 
-def _empty(client: Any, messages: list[Any]) -> None:
-    """Add all but one of the messages that aiohttp holds, without a turn of the event loop for each.
+def _emptied(queue: Any) -> list[Any]:
+    """All but one of the messages that aiohttp holds, without a turn of the event loop for each.
 
     aiohttp resumes reading by the size of what it gives out itself, so the one left behind carries the size of all.
     """
-    buffer = client.buffer
-    if buffer is None or len(buffer) < 2:
-        return
-    held = list(buffer)
+    held = list(queue._buffer)
     last, _ = held.pop()
-    buffer.clear()
-    buffer.append((last, client.connection._conn.protocol._payload._size - MSG_SIZE_OVERHEAD))
-    messages += [message for message, _ in held]
+    queue._buffer.clear()
+    queue._buffer.append((last, queue._size - MSG_SIZE_OVERHEAD))
+    return [message for message, _ in held]
 
 
 def _why(done: set[asyncio.Task[Any]], stop: asyncio.Event, retired: asyncio.Event) -> tuple[Reason, str]:

@@ -52,6 +52,13 @@ def test_frames_received_together_are_lines_of_the_same_time(batches: list[tuple
     assert count == sum(len(many) for _, many in batches)
 
 
+def test_halves_of_a_character_in_two_frames_are_no_text() -> None:
+    halves = [b"\xc3", b"\xa9"]
+    data, _ = encode_lines([(7, halves)])
+    data.decode()
+    assert [parse_frame(line) for _, line in lines(data, 0)] == [(7, half) for half in halves]
+
+
 def test_offsets_of_lines_are_where_they_start() -> None:
     data = b"1 a\n\n22 bb\n"
     assert [(offset, data[offset - 5 : offset - 5 + len(line)]) for offset, line in lines(data, 5)] == [
