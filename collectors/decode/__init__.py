@@ -31,11 +31,13 @@ __all__ = [
 
 EXCHANGES: tuple[str, ...] = (
     "binance",
+    "bingx",
     "bitfinex",
     "bitget",
     "bithumb",
     "bitstamp",
     "bitvavo",
+    "bybit",
     "coinbaseexchange",
     "dydx",
     "gate",
