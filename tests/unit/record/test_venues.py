@@ -26,6 +26,7 @@ class Exchange:
     def __init__(self) -> None:
         self.sent: list[str] = []
         self.paths: list[str] = []
+        self.sockets = 0
         self.url = ""
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
@@ -37,6 +38,7 @@ class Exchange:
                 "pingTimeout": 9000,
             }
             return web.json_response({"code": "200000", "data": {"token": "t", "instanceServers": [server]}})
+        self.sockets += 1
         socket = web.WebSocketResponse()
         await socket.prepare(request)
         async for message in socket:
@@ -142,7 +144,7 @@ async def test_ccxt_asks_for_the_stream_that_the_decoder_reads(name: str, channe
 
         try:
             async with asyncio.timeout(8):
-                while not (server.sent and is_asked()) and not task.done():  # noqa: ASYNC110  the server's doing
+                while not (server.sockets and is_asked()) and not task.done():  # noqa: ASYNC110  the server's doing
                     await asyncio.sleep(0.02)
         except TimeoutError:
             pytest.fail(
