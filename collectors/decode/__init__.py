@@ -51,6 +51,7 @@ EXCHANGES: tuple[str, ...] = (
     "kucoinfutures",
     "mexc",
     "okx",
+    "phemex",
     "poloniex",
     "upbit",
     "whitebit",
