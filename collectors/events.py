@@ -64,8 +64,8 @@ class BookEvent(Struct, gc=False):
 class Derivative(Struct, gc=False, kw_only=True):
     """What an exchange says of a derivative's state; None is what this message does not carry (unchanged).
 
-    ``funding_rate`` is the rate of one funding interval, a fraction (0.0001 is 0.01 %); ``funding_time`` (ns) when it is
-    due; ``open_interest`` in contracts as the exchange counts them; prices in quote per base.
+    ``funding_rate`` is the rate of one funding interval, a fraction (0.0001 is 0.01 %); ``funding_time`` (ns) when it
+    is due; ``open_interest`` in contracts as the exchange counts them; prices in quote per base.
     """
 
     native_id: str

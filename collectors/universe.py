@@ -19,12 +19,15 @@ import yaml
 from msgspec import Meta, Struct
 
 from collectors.config import ConfigError, read_yaml_nodes
-from collectors.decode import EXCHANGES
+from collectors.decode import EXCHANGES, Identity, decoder
 from collectors.events import CHANNELS, Channel
 
 Kind = Literal["spot", "swap", "future", "option"]
 _Text = Annotated[str, Meta(min_length=1)]
 _DECIMAL = re.compile(r"[0-9]+(\.[0-9]+)?")
+MERGED_CHANNELS: frozenset[Channel] = frozenset({"trades", "quotes", "book_events"})
+MERGED_IDENTITIES = frozenset({Identity.ID, Identity.CHAIN})
+"""What sync can merge: nothing else may be recorded in the meantime, for it would be left behind unnoticed."""
 _NUMBERS = ("contract_size", "strike", "price_tick", "amount_step")
 
 
@@ -154,7 +157,9 @@ def _value(name: str, kind: Any, raw: Any) -> Any:
         return Decimal(raw)
     if name in ("listed_at", "delisted_at", "expiry") and raw is not None:
         if not isinstance(raw, datetime) or raw.tzinfo is None:
-            raise ValueError(f"found {raw!s}, expected a time with its zone: write it as 2017-08-17T04:00:00Z")
+            raise ValueError(
+                f"found {raw!r}, expected a time with its zone and without quotes: write it as 2017-08-17T04:00:00Z"
+            )
         return raw.astimezone(UTC)
     try:
         return msgspec.convert(raw, kind)
@@ -183,6 +188,8 @@ def _rule_problems(instrument: Instrument, known_exchanges: Collection[str]) -> 
     if instrument.exchange not in known_exchanges:
         known = ", ".join(sorted(known_exchanges))
         problems.append(f"unknown exchange {instrument.exchange!r}: known are {known}; correct it or remove the entry")
+    else:
+        problems += _channel_problems(instrument)
     pair = instrument.symbol.split(":")[0]
     if pair != f"{instrument.base}/{instrument.quote}":
         problems.append(
@@ -213,6 +220,22 @@ def _rule_problems(instrument: Instrument, known_exchanges: Collection[str]) -> 
         if getattr(instrument, name) is not None
     ]
     return problems
+
+
+def _channel_problems(instrument: Instrument) -> Iterator[str]:
+    """Channels that the exchange does not offer, or that would be recorded and then find no way into the datalake."""
+    if instrument.exchange not in EXCHANGES:
+        return
+    streams = decoder(instrument.exchange).streams
+    for channel in instrument.channels:
+        if channel not in streams:
+            known = ", ".join(streams)
+            yield f"{instrument.exchange} has no channel {channel}: it has {known}; remove it from `channels`"
+        elif channel not in MERGED_CHANNELS or streams[channel].identity not in MERGED_IDENTITIES:
+            yield (
+                f"{channel} of {instrument.exchange} cannot be merged into the datalake yet (identity "
+                f"{streams[channel].identity}): remove it from `channels`"
+            )
 
 
 def _clashes(instruments: list[tuple[str, Instrument]]) -> Iterator[str]:

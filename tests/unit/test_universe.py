@@ -68,6 +68,10 @@ def test_the_shipped_universe_is_valid() -> None:
         (ENTRY | {"base": "ETH"}, "does not begin with base and quote ETH/USDT"),
         (ENTRY | {"listed_at": datetime(2017, 8, 17)}, "time with its zone"),  # noqa: DTZ001
         (ENTRY | {"listed_at": "yesterday"}, "time with its zone"),
+        (ENTRY | {"listed_at": "2017-08-17T04:00:00Z"}, "found '2017-08-17T04:00:00Z', expected a time"),
+        (ENTRY | {"channels": ["liquidations"]}, "binance has no channel liquidations: it has trades, quotes"),
+        (ENTRY | {"exchange": "bybit", "channels": ["derivatives"]}, "derivatives of bybit cannot be merged"),
+        (ENTRY | {"exchange": "upbit", "channels": ["book_events"]}, "cannot be merged into the datalake yet"),
         (ENTRY | {"delisted_at": datetime(2016, 1, 1, tzinfo=UTC)}, "is not after listed_at"),
         (ENTRY | {"kind": "perpetual"}, "known kinds are spot, swap, future, option"),
         (ENTRY | {"strike": "5"}, "`strike` is given, but a spot has none"),
