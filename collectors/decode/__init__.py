@@ -31,6 +31,8 @@ __all__ = [
 
 EXCHANGES: tuple[str, ...] = (
     "binance",
+    "binancecoinm",
+    "binanceusdm",
     "bingx",
     "bitfinex",
     "bitget",

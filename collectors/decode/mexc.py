@@ -26,7 +26,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 from msgspec.json import Decoder as Json
 
 from collectors.decode.contract import BookIds, Control, DecodeError, Decoder, Identity, Proof, Stream
-from collectors.decode.protobuf import fields, integer, message, string
+from collectors.decode.protobuf import fields, integer, message, string, varint
 from collectors.decode.wire import WIRE_ERRORS, levels, text_of
 from collectors.events import BookEvent, Channel, Derivative, Event, Level, Quote, Trade
 
@@ -143,6 +143,14 @@ def _level(item: bytes) -> Level:
 
 
 def _spot_trade(symbol: str, item: bytes) -> Trade:
+    """Price, quantity, type and time, fields 1 to 4, which the exchange writes in this order."""
+    to = 2 + item[1] if 10 < len(item) < 0x80 else 0
+    until = to + 2 + item[to + 1] if 0 < to < len(item) - 1 else len(item)
+    if until + 3 < len(item) and item[0] == 0x0A and item[to] == 0x12 and item[until::2][:2] == b"\x18\x20":
+        time, end = varint(item, until + 3)
+        if end == len(item) and item[until + 1] in (1, 2):
+            price, amount = item[2:to].decode(), item[to + 2 : until].decode()
+            return Trade(symbol, integer(time) * 1_000_000, None, item[until + 1] == 1, price, amount)
     of = dict(fields(item))
     side = of[3]
     if side not in (1, 2):

@@ -148,6 +148,15 @@ def test_each_frame_is_read_as_it_is_meant() -> None:
     }
 
 
+def test_a_trade_s_fields_are_read_in_any_order_and_length() -> None:
+    reordered = encoded((4, MS), (3, 2), (2, "0.5"), (1, "61000.10"), (9, "other"))
+    long = encoded((1, LONG), (2, "0.5"), (3, 1), (4, MS))
+    assert list(MEXC.decode(deals(reordered, long))) == [
+        Trade("BTCUSDT", NS, None, False, "61000.10", "0.5"),
+        Trade("BTCUSDT", NS, None, True, LONG, "0.5"),
+    ]
+
+
 def test_replies_are_told_from_data_and_from_each_other() -> None:
     said = {name: MEXC.control(payload) for name, payload in FRAMES.items()}
     assert {name: control for name, control in said.items() if control} == {
