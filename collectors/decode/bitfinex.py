@@ -22,7 +22,6 @@ The ticker is conflated, so L1 comes from the book.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from itertools import chain, zip_longest
 from typing import Annotated, Any, ClassVar, Final
@@ -38,8 +37,10 @@ from collectors.events import BookEvent, Channel, Event, Level, Trade
 
 _Id = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 _Ms = Annotated[int, Meta(ge=0, le=2**43)]
-_HEAD: Final = re.compile(rb'\[(\d{1,18}),(\[\[|\[\]|\[|"[a-z]+")')
 _CONTROL: Final = (b'"hb"', b'"tu"')
+_LISTS: Final = (b"[[", b"[]")
+_BRACKET: Final = ord("[")
+_NUMBER_BEGINS: Final = frozenset(bytes([one]) for one in b"-0123456789")
 _DEPTH: Final = 250
 
 
@@ -106,28 +107,53 @@ def _fill(symbol: str, m: _Fill) -> Trade:
     return Trade(symbol, m.mts * 1_000_000, str(m.id), is_buy, text_of(m.price), amount if is_buy else amount[1:])
 
 
-def _book(symbol: str, kind: str, levels: Sequence[_Level], checksum: str | None = None) -> BookEvent:
+def _level(m: _Level) -> tuple[bool, Level]:
+    """Whether it is a bid, and the level."""
+    price, amount = text_of(m.price), text_of(m.amount)
+    is_bid = amount[0] != "-"
+    if not m.count:
+        return is_bid, (price, "0")
+    return is_bid, (price, amount if is_bid else amount[1:])
+
+
+def _update_of(symbol: str, m: _Level) -> BookEvent:
+    is_bid, level = _level(m)
+    bids, asks = ([level], []) if is_bid else ([], [level])
+    return BookEvent(symbol, None, "update", None, None, None, bids, asks)
+
+
+def _snapshot_of(symbol: str, levels: Sequence[_Level]) -> BookEvent:
     bids: list[Level] = []
     asks: list[Level] = []
-    for level in levels:
-        price, amount = text_of(level.price), text_of(level.amount)
-        side = bids
-        if amount[0] == "-":
-            side, amount = asks, amount[1:]
-        side.append((price, amount if level.count else "0"))
-    is_snapshot = kind == "snapshot"
-    return BookEvent(symbol, None, "snapshot" if is_snapshot else "update", None, None, None, bids, asks, checksum)
+    for one in levels:
+        is_bid, level = _level(one)
+        (bids if is_bid else asks).append(level)
+    return BookEvent(symbol, None, "snapshot", None, None, None, bids, asks)
 
 
-def _head(payload: bytes) -> tuple[int, bytes, bytes]:
-    """The channel's number, what follows it, and the frame without white space. Raises ValueError or JsonError."""
-    found = _HEAD.match(payload)
+def _head(payload: bytes) -> tuple[bytes, bytes, bytes]:
+    """The channel's number, what follows it, and the frame, all without white space. Raises ValueError or JsonError."""
+    found = _numbered(payload)
     if found is None:
         payload = laid_out(payload, indent=-1)
-        found = _HEAD.match(payload)
+        found = _numbered(payload)
         if found is None:
             raise DecodeError(f"neither data nor reply: {payload[:80]!r}")
-    return int(found[1]), found[2], payload
+    return *found, payload
+
+
+def _numbered(payload: bytes) -> tuple[bytes, bytes] | None:
+    """Of a frame without white space: the channel's number; ``[[``, ``[]``, ``[`` or a text in quotes."""
+    at = payload.find(b",", 1, 20)
+    number, follows = payload[1:at], payload[at + 1 : at + 3]
+    if not number.isdigit() or payload[0] != _BRACKET:
+        return None
+    if follows in _LISTS:
+        return number, follows
+    if follows[:1] == b"[":
+        return (number, b"[") if follows[1:] in _NUMBER_BEGINS else None
+    end = payload.find(b'"', at + 2, at + 12)
+    return (number, payload[at + 1 : end + 1]) if follows[:1] == b'"' and end > 0 else None
 
 
 def book_checksum(bids: Sequence[Level], asks: Sequence[Level]) -> int:
@@ -152,11 +178,34 @@ class Bitfinex(Decoder):
     }
 
     def __init__(self) -> None:
-        self.channels: dict[int, tuple[str, str]] = {}
+        self.channels: dict[bytes, tuple[str, str]] = {}
+        self._beginnings: dict[bytes, str] = {}
 
     def fork(self) -> Bitfinex:
         """A decoder of another connection, which knows no channels yet."""
         return type(self)()
+
+    def decode(self, payload: bytes) -> Sequence[Event]:
+        """The events of a frame; the short way for trades and levels that are laid out as usual. Raises DecodeError."""
+        at = payload.find(b",", 1, 20)
+        try:
+            symbol = self._beginnings.get(payload[: at + 5])
+            if symbol is not None:
+                return (_fill(symbol, _trade(payload).trade),)
+            symbol = self._beginnings.get(payload[: at + 2])
+            if symbol is not None and payload[at + 2 : at + 3] in _NUMBER_BEGINS:
+                return (_update_of(symbol, _update(payload).level),)
+        except WIRE_ERRORS as error:
+            raise DecodeError(f"{error}: {payload[:80]!r}") from error
+        return super().decode(payload)
+
+    def _know_beginnings(self) -> None:
+        ends = {"trades": b',"te"', "book": b",["}
+        self._beginnings = {
+            b"[" + number + ends[channel]: symbol
+            for number, (channel, symbol) in self.channels.items()
+            if channel in ends
+        }
 
     def _learn(self, payload: bytes) -> Control:
         """What a reply says; a subscription is remembered, a greeting forgets those of an earlier connection."""
@@ -164,15 +213,18 @@ class Bitfinex(Decoder):
         symbols = () if m.symbol is None else (m.symbol,)
         match m.event:
             case "subscribed" if m.channel is not None and m.symbol is not None and m.chanId is not UNSET:
-                self.channels[m.chanId] = (m.channel, m.symbol)
+                self.channels[b"%d" % m.chanId] = (m.channel, m.symbol)
+                self._know_beginnings()
                 return Control("subscribed", symbols)
             case "unsubscribed" if m.chanId is not UNSET:
-                channel = self.channels.pop(m.chanId, None)
+                channel = self.channels.pop(b"%d" % m.chanId, None)
+                self._know_beginnings()
                 return Control("unsubscribed", () if channel is None else (channel[1],))
             case "error":
                 return Control("refused", symbols, str(m.msg))
             case "info" if m.version is not None:
                 self.channels.clear()
+                self._know_beginnings()
         return Control("other")
 
     def _events(self, payload: bytes) -> Sequence[Event]:
@@ -184,12 +236,12 @@ class Bitfinex(Decoder):
             return ()
         known = self.channels.get(number)
         if known is None:
-            raise DecodeError(f"unknown channel {number}: the reply to its subscription was not seen")
+            raise DecodeError(f"unknown channel {number.decode()}: the reply to its subscription was not seen")
         channel, symbol = known
         if channel == "trades":
             if follows == b'"te"':
                 return (_fill(symbol, _trade(payload).trade),)
-            if follows in (b"[[", b"[]"):
+            if follows in _LISTS:
                 return [_fill(symbol, one) for one in reversed(_trades(payload).trades)]
         elif channel == "book":
             return (self._book(symbol, follows, payload),)
@@ -197,10 +249,10 @@ class Bitfinex(Decoder):
 
     def _book(self, symbol: str, follows: bytes, payload: bytes) -> BookEvent:
         if follows == b"[":
-            return _book(symbol, "update", (_update(payload).level,))
+            return _update_of(symbol, _update(payload).level)
         if follows == b'"cs"':
-            return _book(symbol, "update", (), str(_checksum(payload).checksum))
-        return _book(symbol, "snapshot", _snapshot(payload).levels)
+            return BookEvent(symbol, None, "update", None, None, None, [], [], str(_checksum(payload).checksum))
+        return _snapshot_of(symbol, _snapshot(payload).levels)
 
     def _control(self, payload: bytes) -> Control | None:
         if payload.startswith(b"{"):
@@ -216,7 +268,7 @@ class Bitfinex(Decoder):
         channel, symbol = self.channels.get(number, (None, ""))
         if channel != "book" or follows in _CONTROL:
             return ()
-        return (BookIds(symbol, None, None, None, follows in (b"[[", b"[]")),)
+        return (BookIds(symbol, None, None, None, follows in _LISTS),)
 
     def frame_number(self, payload: bytes) -> int | None:
         """The last element, where flag 65536 is set; it begins with 1 on each connection and counts heartbeats too."""
