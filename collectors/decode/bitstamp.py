@@ -27,7 +27,6 @@ from collectors.decode.wire import WIRE_ERRORS, ns_of_seconds
 from collectors.events import BookEvent, Channel, Derivative, Event, Level, Trade
 
 _Id = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-_Digits = Annotated[str, Meta(pattern="^[0-9]{1,18}$")]
 _TRADES: Final = "live_trades_"
 _BOOK: Final = "diff_order_book_"
 _FUNDING: Final = "funding_rate_"
@@ -44,19 +43,19 @@ class _Fill(Struct, gc=False):
     type: Literal[0, 1]  # 0 where the taker bought
     price_str: str
     amount_str: str
-    microtimestamp: _Digits
+    microtimestamp: str
     buy_order_id: _Id | None = None
     sell_order_id: _Id | None = None
 
 
 class _Diff(Struct, gc=False):
-    microtimestamp: _Digits
+    microtimestamp: str
     bids: list[Level]
     asks: list[Level]
 
 
 class _DiffHead(Struct, gc=False):
-    microtimestamp: _Digits
+    microtimestamp: str
 
 
 class _Funding(Struct, gc=False):
@@ -105,6 +104,12 @@ _probe = Json(_Probe).decode
 _book = Json(_Diff).decode
 
 
+def _us(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) <= 18):
+        raise ValueError(f"{text[:80]!r}: expected microseconds since 1970")
+    return int(text)
+
+
 def _pair(channel: str, event: str, prefix: str, expected: str) -> str:
     if event != expected or not channel.startswith(prefix):
         raise DecodeError(f"event {event!r} of channel {channel!r}; expected {expected!r} of {prefix!r}")
@@ -114,15 +119,16 @@ def _pair(channel: str, event: str, prefix: str, expected: str) -> str:
 def _from_trade(payload: bytes) -> tuple[Event]:
     frame = _trade(payload)
     m, pair = frame.data, _pair(frame.channel, frame.event, _TRADES, "trade")
-    buyer, seller = (None if order is None else str(order) for order in (m.buy_order_id, m.sell_order_id))
-    time = int(m.microtimestamp) * 1_000
+    buyer = None if m.buy_order_id is None else str(m.buy_order_id)
+    seller = None if m.sell_order_id is None else str(m.sell_order_id)
+    time = _us(m.microtimestamp) * 1_000
     return (Trade(pair, time, str(m.id), m.type == 0, m.price_str, m.amount_str, buyer, seller),)
 
 
 def _from_diff(payload: bytes) -> tuple[Event]:
     frame = _diff(payload)
     m, pair = frame.data, _pair(frame.channel, frame.event, _BOOK, "data")
-    at = int(m.microtimestamp)
+    at = _us(m.microtimestamp)
     return (BookEvent(pair, at * 1_000, "update", at, at, None, m.bids, m.asks),)
 
 
@@ -146,10 +152,7 @@ _READERS: Final[dict[str, Callable[[bytes], tuple[Event]]]] = {
     _TRADES: _from_trade,
     _FUNDING: _from_funding,
 }
-
-
-def _reader(channel: str) -> Callable[[bytes], tuple[Event]] | None:
-    return next((read for prefix, read in _READERS.items() if channel.startswith(prefix)), None)
+_NAMES: Final = tuple((prefix.encode(), read) for prefix, read in _READERS.items())
 
 
 class Bitstamp(Decoder):
@@ -168,16 +171,16 @@ class Bitstamp(Decoder):
     def _events(self, payload: bytes) -> Sequence[Event]:
         if payload.startswith(b'{"data":{'):  # as the exchange lays data out: the channel's name comes behind it
             at = payload.rfind(_NAME) + len(_NAME)
-            read = _reader(payload[at : at + 20].decode(errors="replace"))
-            if read is not None:
-                return read(payload)
+            for name, read in _NAMES:
+                if payload.startswith(name, at):
+                    return read(payload)
         probe = _probe(payload)
         if probe.event.startswith("bts:"):
             return ()
-        read = _reader(probe.channel)
-        if read is None:
-            raise DecodeError(f"event {probe.event!r} of unknown channel {probe.channel!r}")
-        return read(payload)
+        for prefix, read in _READERS.items():
+            if probe.channel.startswith(prefix):
+                return read(payload)
+        raise DecodeError(f"event {probe.event!r} of unknown channel {probe.channel!r}")
 
     def _control(self, payload: bytes) -> Control | None:
         probe = _probe(payload)
@@ -197,15 +200,15 @@ class Bitstamp(Decoder):
         try:
             frame = _diff_head(payload)
             pair = _pair(frame.channel, frame.event, _BOOK, "data")
+            at = _us(frame.data.microtimestamp)
         except WIRE_ERRORS:
             return ()
-        at = int(frame.data.microtimestamp)
         return (BookIds(pair, at, at, None),)
 
     def _snapshot(self, native_id: str, reply: bytes) -> BookEvent:
         """The whole book of ``GET /api/v2/order_book``, every level there is."""
         m = _book(reply)
-        at = int(m.microtimestamp)
+        at = _us(m.microtimestamp)
         return BookEvent(native_id, at * 1_000, "snapshot", at, at, None, m.bids, m.asks)
 
     def snapshot_url(self, native_id: str, rest: str | None = None) -> str:
