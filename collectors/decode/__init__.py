@@ -32,6 +32,7 @@ __all__ = [
 EXCHANGES: tuple[str, ...] = (
     "binance",
     "binancecoinm",
+    "binanceus",
     "binanceusdm",
     "bingx",
     "bitfinex",
