@@ -42,6 +42,7 @@ EXCHANGES: tuple[str, ...] = (
     "bitvavo",
     "bybit",
     "coinbaseexchange",
+    "deribit",
     "dydx",
     "gate",
     "gemini",
