@@ -42,6 +42,7 @@ EXCHANGES: tuple[str, ...] = (
     "bitvavo",
     "bybit",
     "coinbaseexchange",
+    "cryptocom",
     "deribit",
     "dydx",
     "gate",
