@@ -18,7 +18,7 @@ VENUE: Final = Venue(
         "trades": Watch(method="watch_trades_for_symbols", params={"name": "trade"}),
         "quotes": Watch(method="watch_bids_asks"),
         "book_events": Watch(method="watch_order_book_for_symbols"),
-        "derivatives": Watch(method="watch_mark_prices", params={"use1sFreq": True}),
+        "derivatives": Watch(method="watch_mark_prices"),
         "liquidations": Watch(method="watch_liquidations_for_symbols"),
     },
     data_prefix=('{"e":"', '{"stream":"'),
