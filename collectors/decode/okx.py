@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, ClassVar, Final, Literal
+from typing import Annotated, ClassVar, Final, Generic, Literal, TypeVar
 
 from msgspec import Meta, Struct, field
 from msgspec.json import Decoder as Json
@@ -38,6 +38,7 @@ from collectors.decode.wire import WIRE_ERRORS
 from collectors.events import BookEvent, Channel, Derivative, Event, Level, Liquidation, Quote, Trade
 
 _Id = Annotated[int, Meta(ge=-1, le=2**63 - 1)]
+_Item = TypeVar("_Item")
 _DATA: Final = b'{"arg":{"channel":"'
 _INSTRUMENT: Final = re.compile(r"instId:([\w-]+)", re.ASCII)
 
@@ -120,8 +121,8 @@ class _Orders(Struct, gc=False):
     details: list[_Order]
 
 
-class _Trades(Struct, gc=False):
-    data: list[_Trade]
+class _Data(Struct, Generic[_Item], gc=False):
+    data: list[_Item]
 
 
 class _Bests(Struct, gc=False):
@@ -141,26 +142,6 @@ class _BooksIds(Struct, gc=False):
     data: list[_Ids]
 
 
-class _Fundings(Struct, gc=False):
-    data: list[_Funding]
-
-
-class _Interests(Struct, gc=False):
-    data: list[_Interest]
-
-
-class _Marks(Struct, gc=False):
-    data: list[_Mark]
-
-
-class _Indexes(Struct, gc=False):
-    data: list[_Index]
-
-
-class _Liquidations(Struct, gc=False):
-    data: list[_Orders]
-
-
 class _Probe(Struct, gc=False):
     """What tells one kind of frame from another."""
 
@@ -170,15 +151,15 @@ class _Probe(Struct, gc=False):
     msg: str = ""
 
 
-_trades = Json(_Trades, strict=False).decode  # not strict: whole numbers as text
+_trades = Json(_Data[_Trade], strict=False).decode  # not strict: whole numbers as text
 _bests = Json(_Bests, strict=False).decode
 _books = Json(_Books, strict=False).decode
 _books_ids = Json(_BooksIds, strict=False).decode
-_fundings = Json(_Fundings, strict=False).decode
-_interests = Json(_Interests, strict=False).decode
-_marks = Json(_Marks, strict=False).decode
-_indexes = Json(_Indexes, strict=False).decode
-_liquidations = Json(_Liquidations, strict=False).decode
+_fundings = Json(_Data[_Funding], strict=False).decode
+_interests = Json(_Data[_Interest], strict=False).decode
+_marks = Json(_Data[_Mark], strict=False).decode
+_indexes = Json(_Data[_Index], strict=False).decode
+_liquidations = Json(_Data[_Orders], strict=False).decode
 _probe = Json(_Probe).decode
 
 
