@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import compress
-from types import NoneType
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Raw, Struct
 from msgspec.json import Decoder as Json
 
-from collectors.decode.plain import Plain, PlainQuotes, PlainTrades, PlainUpdates, Stamp, stamped
+from collectors.decode.plain import Plain, PlainQuotes, PlainTrades, PlainUpdates, Stamp, count_of, stamped
 from collectors.decode.wire import WIRE_ERRORS
 
 Id = Annotated[int, Meta(ge=0, le=2**63 - 1)]
@@ -23,7 +22,7 @@ class _Event(Struct, gc=False):
     """A trade or a quote: which of the two, ``e`` tells; what is missing shows as something that neither holds."""
 
     s: str
-    e: str | None = None
+    e: Literal["trade"] | None = None
     t: Id = -1
     T: int = -1
     p: str | None = None
@@ -37,7 +36,6 @@ class _Event(Struct, gc=False):
 
 
 class _Frame(Struct, gc=False):
-    stream: str
     data: _Event
 
 
@@ -51,10 +49,14 @@ class _Depth(Struct, tag_field="e", tag="depthUpdate", gc=False):
 
 
 class _DepthFrame(Struct, gc=False):
-    stream: str
     data: _Depth
 
 
+# Where the stream's name and the event's kind meet, as the exchange writes a frame; also faster to find than less.
+_TRADE: Final = b'@trade","data":{"e":"trade",'
+_QUOTE: Final = b'@bookTicker","data":{"u":'
+_DEPTH: Final = b'","data":{"e":"depthUpdate",'
+_DEPTHS: Final = (b"@depth", b"@depth@100ms")
 _decode = Json(Stamp | _Frame).decode_lines
 _decode_depth = Json(Stamp | _DepthFrame).decode_lines
 
@@ -66,7 +68,10 @@ def ns(time: int) -> int:
 
 def plain(lines: bytes) -> Plain | None:
     """The events of a group's lines; None where any line is another than a plain frame of a combined stream."""
-    depth, others = _parted(lines)
+    parted = _parted(lines)
+    if parted is None:
+        return None
+    depth, others = parted
     out = Plain()
     try:
         if others and not _add_events(out, others):
@@ -78,42 +83,45 @@ def plain(lines: bytes) -> Plain | None:
     return out
 
 
-def _parted(lines: bytes) -> tuple[bytes, bytes]:
-    """Lines of depth updates, and the others."""
-    at = lines.find(b"@depth")
+def _parted(lines: bytes) -> tuple[list[bytes], bytes] | None:
+    """Lines of depth updates, and the others; None where one of the former is no whole line."""
+    at = lines.find(_DEPTH)
     depth: list[bytes] = []
     others: list[bytes] = []
     start = 0
     while at >= 0:
         begin = max(lines.rfind(b"\n", start, at) + 1, start)
-        end = lines.find(b"\n", at) + 1 or len(lines)
+        end = lines.find(b"\n", at) + 1
+        if not (
+            lines.startswith(b"1", begin) and lines.endswith(b"}\n", at, end) and lines.endswith(_DEPTHS, begin, at)
+        ):
+            return None
         others.append(lines[start:begin])
         depth.append(lines[begin:end])
         start = end
-        at = lines.find(b"@depth", start)
+        at = lines.find(_DEPTH, start)
     others.append(lines[start:])
-    return b"".join(depth), b"".join(others)
+    return depth, b"".join(others)
 
 
 def _add_events(out: Plain, lines: bytes) -> bool:
     """Add trades and quotes; whether that is what all the lines are."""
-    found = stamped(lines, _decode)
+    found = stamped(lines, count_of(lines), _decode)
     if found is None:
         return False
     stamps, frames = found
-    kinds = [frame.data.e for frame in frames]
-    present = set(kinds)
-    if not present <= {None, "trade"}:
+    events = [frame.data for frame in frames]
+    is_trade = [event.e is not None for event in events]
+    trades = sum(is_trade)
+    if lines.count(_TRADE) != trades or lines.count(_QUOTE) != len(events) - trades:
         return False
-    if "trade" in present:
-        is_trade = [kind is not None for kind in kinds]
-        trades = _picked(stamps, is_trade), _picked(frames, is_trade)
-        out.trades = _trades(*trades)
+    if trades:
+        out.trades = _trades(_picked(stamps, is_trade), _picked(events, is_trade))
         if out.trades is None:
             return False
-    if None in present:
-        is_quote = [kind is None for kind in kinds]
-        out.quotes = _quotes(_picked(stamps, is_quote), _picked(frames, is_quote))
+    if trades < len(events):
+        is_quote = [not one for one in is_trade]
+        out.quotes = _quotes(_picked(stamps, is_quote), _picked(events, is_quote))
         if out.quotes is None:
             return False
     return True
@@ -123,25 +131,18 @@ def _picked(items: list[Any], mask: list[bool]) -> list[Any]:
     return items if all(mask) else list(compress(items, mask))
 
 
-def _are_of(frames: Sequence[_Frame | _DepthFrame], *suffixes: str) -> bool:
-    """Whether all frames are of streams with one of these suffixes."""
-    return all(stream[stream.find("@") :] in suffixes for stream in {frame.stream for frame in frames})
-
-
-def _trades(stamps: list[int], frames: Sequence[_Frame]) -> PlainTrades | None:
-    found = [frame.data for frame in frames]
+def _trades(stamps: list[int], found: Sequence[_Event]) -> PlainTrades | None:
     makers: list[Any] = [m.m for m in found]
     prices: list[Any] = [m.p for m in found]
     amounts: list[Any] = [m.q for m in found]
     ids = [m.t for m in found]
-    orders = [m.a for m in found] + [m.b for m in found]
+    orders = [one for m in found if (one := m.a) is not None or (one := m.b) is not None]
     if (
-        set(map(type, orders)) != {NoneType}
+        orders
         or set(map(type, makers)) != {bool}
         or set(map(type, prices)) != {str}
         or set(map(type, amounts)) != {str}
         or min(ids) < 0
-        or not _are_of(frames, "@trade")
     ):
         return None
     times = [m.T for m in found]
@@ -159,8 +160,7 @@ def _trades(stamps: list[int], frames: Sequence[_Frame]) -> PlainTrades | None:
     )
 
 
-def _quotes(stamps: list[int], frames: Sequence[_Frame]) -> PlainQuotes | None:
-    found = [frame.data for frame in frames]
+def _quotes(stamps: list[int], found: Sequence[_Event]) -> PlainQuotes | None:
     columns: list[list[Any]] = [
         [m.b for m in found],
         [m.B for m in found],
@@ -169,14 +169,14 @@ def _quotes(stamps: list[int], frames: Sequence[_Frame]) -> PlainQuotes | None:
     ]
     ids = [m.u for m in found]
     are_texts = all(set(map(type, column)) == {str} for column in columns)
-    if not are_texts or min(ids) < 0 or not _are_of(frames, "@bookTicker"):
+    if not are_texts or min(ids) < 0:
         return None
     return PlainQuotes(stamps, [m.s for m in found], ids, *columns)
 
 
-def _add_updates(out: Plain, lines: bytes) -> bool:
+def _add_updates(out: Plain, lines: list[bytes]) -> bool:
     """Add book updates; whether that is what all the lines are."""
-    found = stamped(lines, _decode_depth)
+    found = stamped(b"".join(lines), len(lines), _decode_depth)
     if found is None:
         return False
     stamps, frames = found
@@ -190,4 +190,4 @@ def _add_updates(out: Plain, lines: bytes) -> bool:
         [m.b for m in data],
         [m.a for m in data],
     )
-    return _are_of(frames, "@depth", "@depth@100ms")
+    return True

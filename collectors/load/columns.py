@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from msgspec import DecodeError, Raw
+from collections.abc import Iterable
+from typing import Final
+
 from msgspec.json import Decoder as Json
 
 from collectors.decode.plain import Plain, PlainQuotes, PlainTrades, PlainUpdates
+from collectors.decode.wire import WIRE_ERRORS
 from collectors.events import Level
 from collectors.load.batch import Batch
 from collectors.load.coverage import Coverage, Tracker
-from collectors.load.text import TIME_LIMIT_NS, Numbers, level_texts, second_text
+from collectors.load.text import TIME_LIMIT_NS, Numbers, second_text, split_sides
 
 _levels = Json(list[Level]).decode
-_Sides = tuple[str, str, str, str]
+_Side = tuple[str, str]
+_FIRST_NS: Final = 10**18
+"""From 2001 to 2286 the ns since 1970 have nineteen digits."""
 
 
-class _Prefixes(dict[int, str]):
-    """Date and time of seconds, each made once."""
+class _Prefixes(dict[str, str]):
+    """Date and time of seconds since 1970, each made once."""
 
-    def __missing__(self, second: int) -> str:
-        text = self[second] = second_text(second)
+    def __missing__(self, second: str) -> str:
+        text = self[second] = second_text(int(second))
         return text
 
 
@@ -46,16 +51,17 @@ class Columns:
                 self._heads |= {name: f"{self._provenance}\t{self._ids[name]}" for name in names}
         for timed in (plain.trades, plain.updates):
             if timed is not None and not (
-                max(timed.received_at) - TIME_LIMIT_NS <= min(timed.time)
+                min(timed.time) >= _FIRST_NS
+                and max(timed.received_at) - TIME_LIMIT_NS <= min(timed.time)
                 and max(timed.time) <= min(timed.received_at) + TIME_LIMIT_NS
             ):
                 return False
         numbers = Numbers()
-        sides: list[_Sides] = []
+        sides: list[_Side] = []
         if plain.updates is not None:
             try:
                 sides = _sides(plain.updates, numbers)
-            except DecodeError:
+            except WIRE_ERRORS:
                 return False
         self._numbers.add(numbers)
         if plain.trades is not None:
@@ -68,11 +74,10 @@ class Columns:
 
     def _texts(self, times: list[int]) -> list[str]:
         prefixes = self._prefixes
-        return [f"{prefixes[ns // 1_000_000_000]}{ns // 1_000 % 1_000_000:06d}" for ns in times]
+        return [f"{prefixes[ns[:10]]}{ns[10:16]}" for ns in map(str, times)]
 
-    def _heads_of(self, names: list[str]) -> list[str]:
-        heads = self._heads
-        return [heads[name] for name in names]
+    def _heads_of(self, names: list[str]) -> Iterable[str]:
+        return map(self._heads.__getitem__, names)
 
     def _trades(self, found: PlainTrades) -> None:
         self._numbers.texts += found.price
@@ -90,18 +95,32 @@ class Columns:
                 strict=True,
             )
         ]
+        self._track(found)
+
+    def _track(self, found: PlainTrades) -> None:
+        """Tell the coverage of trades."""
         coverage = self._coverage
+        names, ids, times, ats = found.native_id, found.trade_id, found.time, found.received_at
+        start = 0
+        if len(set(names)) == 1 and ids == list(range(ids[0], ids[0] + len(ids))):
+            tracker = coverage.tracker("trades", names[0])
+            if tracker.is_consecutive:
+                coverage.event(tracker, ids[0], ats[0], times[0])
+                start = 1
+                if tracker.started_at is not None and tracker.last_id == ids[0]:  # taken, and so are all behind it
+                    tracker.last_id, tracker.last_time, tracker.last_at = ids[-1], times[-1], ats[-1]
+                    return
         trackers: dict[str, Tracker] = {}
-        for name, trade_id, time, at in zip(
-            found.native_id, found.trade_id, found.time, found.received_at, strict=True
-        ):
-            tracker = trackers.get(name)
-            if tracker is None:
-                tracker = trackers[name] = coverage.tracker("trades", name)
-            if tracker.last_id == trade_id - 1 and tracker.started_at is not None and tracker.is_consecutive:
-                tracker.last_id, tracker.last_time, tracker.last_at = trade_id, time, at
+        for place in range(start, len(ids)):
+            name, trade_id = names[place], ids[place]
+            tracker_ = trackers.get(name)
+            if tracker_ is None:
+                tracker_ = trackers[name] = coverage.tracker("trades", name)
+            if tracker_.last_id == trade_id - 1 and tracker_.started_at is not None and tracker_.is_consecutive:
+                tracker_.last_id, tracker_.last_time, tracker_.last_at = trade_id, times[place], ats[place]
             else:
-                coverage.event(tracker, trade_id if tracker.is_consecutive else str(trade_id), at, time)
+                is_number = tracker_.is_consecutive
+                coverage.event(tracker_, trade_id if is_number else str(trade_id), ats[place], times[place])
 
     def _quotes(self, found: PlainQuotes) -> None:
         texts = self._numbers.texts
@@ -134,16 +153,17 @@ class Columns:
             for at in places:
                 self._coverage.event(tracker, ids[at], times[at], None)
 
-    def _updates(self, found: PlainUpdates, sides: list[_Sides]) -> None:
+    def _updates(self, found: PlainUpdates, sides: list[_Side]) -> None:
         append = self._rows["book_events"].append
         coverage = self._coverage
-        for received_at, time, head, first, last, (bid_prices, bid_amounts, ask_prices, ask_amounts) in zip(
+        for received_at, time, head, first, last, (bid_prices, bid_amounts), (ask_prices, ask_amounts) in zip(
             self._texts(found.received_at),
             self._texts(found.time),
             self._heads_of(found.native_id),
             found.first_id,
             found.last_id,
-            sides,
+            sides[::2],
+            sides[1::2],
             strict=True,
         ):
             append(
@@ -156,11 +176,10 @@ class Columns:
             coverage.update(coverage.tracker("book_events", name), first, last, None, at, ns)
 
 
-def _sides(found: PlainUpdates, numbers: Numbers) -> list[_Sides]:
-    """The four arrays of each update; numbers not seen to be some yet are added. Raises DecodeError."""
-    return [(*_side(bids, numbers), *_side(asks, numbers)) for bids, asks in zip(found.bids, found.asks, strict=True)]
-
-
-def _side(raw: Raw, numbers: Numbers) -> tuple[str, str]:
-    levels = bytes(raw)
-    return level_texts(levels) or numbers.levels(_levels(levels))
+def _sides(updates: PlainUpdates, numbers: Numbers) -> list[_Side]:
+    """Prices and amounts of bids and asks in turn; numbers not seen to be some yet are added. Raises WIRE_ERRORS."""
+    sides = [bytes(side) for both in zip(updates.bids, updates.asks, strict=True) for side in both]
+    split = split_sides(sides)
+    if split is None:
+        split = [found[0] if (found := split_sides([side])) else numbers.levels(_levels(side)) for side in sides]
+    return split

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final, LiteralString
 
 from collectors.events import Channel, Level
@@ -34,8 +35,6 @@ COLUMNS: Final[dict[Channel, LiteralString]] = {
 _NUMBER: Final = r"-?+[0-9]{1,1000}+(?:\.[0-9]{1,1000}+)?+(?:[eE][+-]?[0-9]{1,3}+)?+"
 _LONG: Final = 16_000  # numeric holds 16,383 digits behind the point
 _DIGITS: Final = b"0123456789"
-_LEVELS: Final = b'[".","."],' * 5_000
-"""What is left of JSON levels without their digits: ``[["1.5","2.0"],["1.6","0.1"]]``."""
 _one = re.compile(_NUMBER).fullmatch
 _many = re.compile(rf"(?:{_NUMBER},)*+").fullmatch
 
@@ -93,27 +92,30 @@ class Numbers:
         return are_numbers(self.texts, len(self.texts) + self._levels)
 
 
-def level_texts(levels: bytes) -> tuple[str, str] | None:
-    """Prices and amounts, each joined by commas, of levels in JSON whose every number is text with a point in it.
+def split_sides(sides: Sequence[bytes]) -> list[tuple[str, str]] | None:
+    """Prices and amounts, each joined by commas, of books' sides: levels in JSON, ``[["1.50","2.0"],["1.25","0.0"]]``.
 
-    None for levels written in any other way, and for what may be no number: then take them apart by the JSON decoder
+    None where any is written in another way or may hold what is no number: then take them apart by the JSON decoder
     and look at each number.
     """
-    skeleton = levels.translate(None, _DIGITS)
-    size = len(skeleton) - 2
-    if (
-        size < 0
-        or skeleton[1:-1] != _LEVELS[:size]
-        or size % 10 != 9 * (size > 0)
-        or skeleton[:1] != b"["
-        or skeleton[-1:] != b"]"
-        or b'".' in levels
-        or b'."' in levels
-        or len(levels) >= _LONG
-    ):
+    joined = b"\n".join(sides)
+    if not joined.isascii() or b'".' in joined:
         return None
-    parts = levels.decode().split('"')
-    return ",".join(parts[1::4]), ",".join(parts[3::4])
+    out: list[tuple[str, str]] = []
+    skeletons: list[bytes] = []
+    for side in sides:
+        parts = side.decode().split('"')
+        if len(side) >= _LONG and max(map(len, parts)) >= _LONG:
+            return None
+        skeletons.append(_skeleton(len(parts) >> 2))
+        out.append((",".join(parts[1::4]), ",".join(parts[3::4])))
+    # Without digits only the marks between them are left, and one point in each number.
+    return out if joined.translate(None, _DIGITS) == b"\n".join(skeletons) else None
+
+
+@lru_cache(maxsize=1_024)
+def _skeleton(levels: int) -> bytes:
+    return b"[" + b",".join([b'[".","."]'] * levels) + b"]"
 
 
 def second_text(second: int) -> str:

@@ -19,7 +19,7 @@ from collectors.journal.format import encode_mark
 from collectors.load.batch import Batch, Instruments, Stream
 from collectors.load.build import build
 from collectors.load.coverage import Coverage
-from collectors.load.text import are_numbers, escaped, is_number, level_texts, timestamp_text
+from collectors.load.text import are_numbers, escaped, is_number, split_sides, timestamp_text
 
 STREAM = Stream(3, decoder("binance"))
 
@@ -348,20 +348,28 @@ def test_every_decimal_is_a_number(numbers: list[Decimal]) -> None:
     assert are_numbers(texts, len(texts))
 
 
-@given(st.lists(st.tuples(*[st.text(alphabet='0123456789.,-e[]\\" x', max_size=4)] * 2), max_size=4))
-def test_levels_are_split_at_once_only_where_each_number_is_one(levels: list[tuple[str, str]]) -> None:
-    split = level_texts(msgspec.json.encode(levels))
+NUMBERISH = st.one_of(
+    st.from_regex(r"[0-9]{1,3}\.[0-9]{0,2}", fullmatch=True), st.text('0123456789.,-e[]\\" xé', max_size=4)
+)
+
+
+@given(st.lists(st.lists(st.tuples(NUMBERISH, NUMBERISH), max_size=4), max_size=3))
+def test_sides_are_split_at_once_only_where_each_number_is_one(sides: list[list[tuple[str, str]]]) -> None:
+    split = split_sides([msgspec.json.encode(side) for side in sides])
     if split is not None:
-        assert split == (",".join(price for price, _ in levels), ",".join(amount for _, amount in levels))
-        assert all(map(is_number, (number for level in levels for number in level)))
+        assert split == [
+            (",".join(price for price, _ in side), ",".join(amount for _, amount in side)) for side in sides
+        ]
+        assert all(is_number(text.removesuffix(".")) for side in sides for level in side for text in level)
 
 
-def test_common_levels_are_split_at_once() -> None:
-    assert level_texts(b"[]") == ("", "")
-    assert level_texts(b'[["1.50","2.0"],["1.25","0.00"]]') == ("1.50,1.25", "2.0,0.00")
-    assert level_texts(b'[["1.50","2"]]') is None
-    assert level_texts(b'[["1.50","2.0","0"]]') is None
-    assert level_texts(b'[["1%s.50","2.0"]]' % (b"0" * 16_000)) is None
+def test_common_sides_are_split_at_once() -> None:
+    assert split_sides([]) == []
+    assert split_sides([b"[]"]) == [("", "")]
+    common = b'[["1.50","2.0"],["1.25","0.00"]]'
+    assert split_sides([common, b"[]"]) == [("1.50,1.25", "2.0,0.00"), ("", "")]
+    for other in (b'[["1.50","2"]]', b'[["1.50","2.0","0"]]', b'[["1%s.50","2.0"]]' % (b"0" * 16_000)):
+        assert split_sides([common, other]) is None
 
 
 @given(st.lists(st.text(alphabet="0123456789.,-eE+N\t\\{}", max_size=6), min_size=1, max_size=4))
