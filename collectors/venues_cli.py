@@ -11,7 +11,19 @@ from collectors.decode import EXCHANGES, Decoder, decoder
 from collectors.simulator.wire import SIMULATED
 
 REPLAYED: Final = frozenset(
-    {"binance", "bitget", "bitstamp", "coinbaseexchange", "gate", "htx", "krakenfutures", "kucoin", "okx"}
+    {
+        "binance",
+        "binanceusdm",
+        "bitget",
+        "bitstamp",
+        "coinbaseexchange",
+        "deribit",
+        "gate",
+        "htx",
+        "krakenfutures",
+        "kucoin",
+        "okx",
+    }
 )
 """Exchanges whose decoder is tested against recorded traffic; a test holds this to the tests there are."""
 _HEAD: Final = ("CHANNEL", "STREAM", "IDENTITY", "PROOF", "SNAPSHOT", "DEPTH")
