@@ -7,10 +7,12 @@ from the database and the journal: whatever goes wrong, the remedy is to start o
 from __future__ import annotations
 
 import random
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -32,6 +34,7 @@ _log = structlog.get_logger(__name__)
 _POLL_SECONDS: Final = 0.1
 _ALIVE_SECONDS: Final = 5.0
 """A connection without events is written this often, not at each of its commits."""
+_TURN_SECONDS: Final = 0.0002
 _INSTRUMENTS_SECONDS: Final = 5.0
 _STATUS_SECONDS: Final = 10.0
 _PATIENCE_SECONDS: Final = 15.0
@@ -50,6 +53,21 @@ class Totals(Struct):
     parked: int = 0
     rejected: int = 0
     damages: int = 0
+
+
+@contextmanager
+def turns() -> Iterator[None]:
+    """Let threads take turns more often than Python's every 5 ms.
+
+    COPY asks for its turn after each 128 KiB sent. While the next batch is made it would wait for so long every time,
+    and the server with it: loading takes a quarter longer.
+    """
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(_TURN_SECONDS)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
 
 
 class Session:
@@ -258,7 +276,7 @@ class Loader:
         while not self._stop.is_set():
             began = time.monotonic()
             try:
-                with Database(self._dsn, self._ingestor, self._folder.name, self._decoder) as database:
+                with turns(), Database(self._dsn, self._ingestor, self._folder.name, self._decoder) as database:
                     self._lock(database, until_idle=until_idle)
                     self._notifier.ready()
                     if self._follow(database, until_idle=until_idle):

@@ -14,7 +14,7 @@ from collectors.errors import CryptopipError
 from collectors.journal import Position, is_writer_alive
 from collectors.journal.format import SEGMENT_NAME
 from collectors.load.database import Database, StreamTakenError
-from collectors.load.loader import LineReader, Session, Totals, read_lines
+from collectors.load.loader import LineReader, Session, Totals, read_lines, turns
 from collectors.load.source import CaptureSource, SegmentSource, capture_epoch, capture_name
 
 
@@ -40,7 +40,7 @@ def replay(
     ``progress`` is told the file, its totals so far and the share of it that is read. Raises CaptureError,
     StreamTakenError, psycopg.Error; what was committed until then stays, and a second call goes on behind it.
     """
-    with Database(dsn, ingestor, decoder.exchange, decoder) as database:
+    with turns(), Database(dsn, ingestor, decoder.exchange, decoder) as database:
         if not database.try_lock():
             raise StreamTakenError(
                 f"stream {decoder.exchange!r} of {ingestor} is being written:"
