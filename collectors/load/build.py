@@ -25,13 +25,21 @@ def build(
         return _build(_copy(batch), stream, items, Coverage.load(before), ids, is_careful=True)
 
 
-def build_parked(batch: Batch, stream: Stream, lines: Sequence[tuple[int, bytes, int]], ids: dict[str, int]) -> Batch:
-    """Fill ``batch`` from lines parked before: offset, line, receive time (ns). Coverage is not theirs to tell."""
+def build_parked(
+    batch: Batch,
+    stream: Stream,
+    lines: Sequence[tuple[int, bytes, int, frozenset[str] | None]],
+    ids: dict[str, int],
+) -> Batch:
+    """Fill ``batch`` from lines parked before: offset, line, receive time (ns), instruments it waits for (None: all).
+
+    Coverage is not theirs to tell.
+    """
     for is_careful in (False, True):
         out = _copy(batch)
         encoder = Encoder(out, stream, None, ids, is_careful=is_careful)
         try:
-            for offset, line, at in lines:
+            for offset, line, at, encoder.only in lines:
                 encoder.lines(line + b"\n", offset, at)
             encoder.check()
         except (UnsoundError, UnstorableError):

@@ -36,6 +36,7 @@ class ParkedFrame(Struct, frozen=True):
     line_length: int
     epoch: int
     received_at: int
+    detail: str
 
 
 class Database:
@@ -137,7 +138,7 @@ class Database:
         rows = self._connection.execute(
             """
             SELECT p.id, p.segment, p.line_offset, p.line_length, p.epoch,
-                   (extract(epoch FROM p.received_at) * 1e9)::bigint
+                   (extract(epoch FROM p.received_at) * 1e9)::bigint, p.detail
             FROM parked_frames AS p
             INNER JOIN load_batches AS b USING (stream_id, batch)
             WHERE p.stream_id = %(stream)s AND p.resolved_batch IS NULL

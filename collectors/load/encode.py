@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -44,6 +44,10 @@ _NOWHERE: Final = ("", Tracker("", "trades", is_consecutive=False))
 """Stands for an instrument not met yet in this batch: its tracker is not open."""
 
 
+UNKNOWN: Final = "no instrument has the native_id "
+"""What the detail of a line begins with that waits for instruments; their names follow in JSON."""
+
+
 class UnsoundError(Exception):
     """Something of the batch is not what PostgreSQL takes: build it again with every event looked at."""
 
@@ -55,6 +59,8 @@ class Encoder:
         self, batch: Batch, stream: Stream, coverage: Coverage | None, ids: dict[str, int], *, is_careful: bool
     ) -> None:
         self.close: Close | None = None
+        self.only: frozenset[str] | None = None
+        """Encode events of these instruments alone: the others of the line were when it was parked."""
         self._batch = batch
         self._decoder = stream.decoder
         self._decode = stream.decoder.decode
@@ -66,6 +72,7 @@ class Encoder:
         self._quotes = batch.rows["quotes"]
         self._book_events = batch.rows["book_events"]
         self._numbers = Numbers()
+        self._unknown: list[str] = []  # of the line being read
         self._trackers: dict[str, Tracker] = {}
         self._heads: dict[str, str | None] = {}
         self._low, self._high = RECEIVE_TIMES_NS.stop, -1  # receive times of frames and snapshots, ns
@@ -125,9 +132,15 @@ class Encoder:
                 high = recv_ns
             if recv_ns < low:  # noqa: PLR1730
                 low = recv_ns
+            if not is_hot:
+                self._line = (offset, len(line), recv_ns)
+                self._events(events, received_at)
+                frames += 1
+                offset += len(line) + 1
+                continue
             for event in events:
                 kind = type(event)
-                if is_hot and kind is Trade:
+                if kind is Trade:
                     e: Trade = event  # type: ignore[assignment]  # isinstance costs more
                     head, tracker = known.get(e.native_id, _NOWHERE)
                     time = e.time
@@ -152,7 +165,7 @@ class Encoder:
                         trades(f"{received_at}\t{time_text}\t{head}\t{side}\t{trade_id}\t{price}\t{amount}\t\\N\t\\N\n")
                         tracker.last_id, tracker.last_time, tracker.last_at = number + 1, time, recv_ns
                         continue
-                elif is_hot and kind is Quote:
+                elif kind is Quote:
                     q: Quote = event  # type: ignore[assignment]
                     head, tracker = self._known_quotes.get(q.native_id, _NOWHERE)
                     update_id = q.update_id
@@ -179,6 +192,8 @@ class Encoder:
                             continue
                 self._line = (offset, len(line), recv_ns)
                 self._event(event, received_at, recv_ns)
+            if self._unknown:
+                self._park_unknown()
             frames += 1
             offset += len(line) + 1
         self._low, self._high = min(self._low, low), max(self._high, high)
@@ -200,9 +215,25 @@ class Encoder:
             return True
         self._line = (offset, len(line), recv_ns)
         self._seen(recv_ns)
-        for event in events:
-            self._event(event, timestamp_text(recv_ns), recv_ns)
+        self._events(events, timestamp_text(recv_ns))
         return True
+
+    def _events(self, events: Sequence[Event], received_at: str) -> None:
+        """Encode the events of a line: all, or where one of them is unsound none, so that it can be tried again."""
+        wanted = [event for event in events if self.only is None or event.native_id in self.only]
+        if self._is_careful and not all(map(self._is_sound, wanted)):
+            return
+        for event in wanted:
+            self._event(event, received_at, self._line[2])
+        if self._unknown:
+            self._park_unknown()
+
+    def _park_unknown(self) -> None:
+        """Park the line for the instruments that it waits for; what it tells of others is encoded."""
+        offset, length, recv_ns = self._line
+        detail = UNKNOWN + msgspec.json.encode(self._unknown).decode()
+        self._batch.parked.append(Parked(offset, length, recv_ns, "unknown_instrument", detail))
+        self._unknown = []
 
     def _seen(self, recv_ns: int) -> None:
         self._low, self._high = min(self._low, recv_ns), max(self._high, recv_ns)
@@ -231,7 +262,7 @@ class Encoder:
                 return
             self._line = (offset, len(line), mark.at)
             self._seen(mark.at)
-            self._event(event, timestamp_text(mark.at), mark.at)
+            self._events([event], timestamp_text(mark.at))
         elif isinstance(mark, Close):
             self.close = mark
         elif coverage is None:
@@ -256,8 +287,6 @@ class Encoder:
             instrument_id = self._ids.get(native_id)
             if instrument_id is not None:
                 head = self._heads[native_id] = f"{self._provenance}\t{instrument_id}"
-        if self._is_careful and not self._is_sound(event):
-            return
         time = event.time
         if time is None:
             time_text = "\\N"
@@ -270,9 +299,8 @@ class Encoder:
             time_text = ""
         kind = type(event)
         if head is None:
-            offset, length, _ = self._line
-            detail = f"no instrument has the native_id {native_id!r}"[:200]
-            self._batch.parked.append(Parked(offset, length, recv_ns, "unknown_instrument", detail))
+            if native_id not in self._unknown:
+                self._unknown.append(native_id)
         elif not time_text:
             self._reject(event, recv_ns)
         else:
@@ -350,8 +378,8 @@ class Encoder:
 
     def _reject(self, event: Event, recv_ns: int) -> None:
         assert event.time is not None
-        if not self._is_sound(event):
-            return
+        if not self._is_careful and _fault(event) is not None:
+            raise UnsoundError
         offset, length, _ = self._line
         days = abs(event.time - recv_ns) / TIME_LIMIT_NS
         side = "before" if event.time < recv_ns else "behind"
@@ -370,21 +398,11 @@ class Encoder:
 
     def _is_sound(self, event: Event) -> bool:
         """Whether each text of the event is what PostgreSQL takes; parks its line otherwise."""
-        texts, numbers = _parts(event)
-        faults = [
-            f"{name}: {one[:80]!r} is no number"
-            for name, all_ in numbers.items()
-            for one in all_
-            if one is not None and not is_number(one)
-        ]
-        faults += [f"a NUL byte in {text[:80]!r}" for text in texts if text is not None and "\0" in text]
-        due = event.funding_time if isinstance(event, Derivative) else None
-        if due is not None and due not in RECEIVE_TIMES_NS:
-            faults.append(f"funding time {due} ns is not between 1970 and 2219")
-        if faults:
+        fault = _fault(event)
+        if fault is not None:
             offset, length, recv_ns = self._line
-            self._batch.parked.append(Parked(offset, length, recv_ns, "decode", faults[0]))
-        return not faults
+            self._batch.parked.append(Parked(offset, length, recv_ns, "decode", fault))
+        return fault is None
 
 
 _ENCODERS: Final[dict[type[Event], Callable[[Encoder, Any, str], None]]] = {
@@ -394,6 +412,29 @@ _ENCODERS: Final[dict[type[Event], Callable[[Encoder, Any, str], None]]] = {
     Derivative: Encoder._derivative,
     Liquidation: Encoder._liquidation,
 }
+
+
+def _fault(event: Event) -> str | None:
+    """What PostgreSQL would not take of an event."""
+    texts, numbers = _parts(event)
+    for name, all_ in numbers.items():
+        for one in all_:
+            if one is not None and not is_number(one):
+                return f"{name}: {one[:80]!r} is no number"
+    for text in texts:
+        if text is not None and "\0" in text:
+            return f"a NUL byte in {text[:80]!r}"
+    due = event.funding_time if isinstance(event, Derivative) else None
+    if due is not None and due not in RECEIVE_TIMES_NS:
+        return f"funding time {due} ns is not between 1970 and 2219"
+    return None
+
+
+def awaited(detail: str) -> frozenset[str] | None:
+    """The instruments that a line parked for want of them waits for; None where its detail does not tell."""
+    if not detail.startswith(UNKNOWN + "["):
+        return None
+    return frozenset(msgspec.json.decode(detail.removeprefix(UNKNOWN), type=list[str]))
 
 
 def _parts(event: Event) -> tuple[list[str | None], dict[str, list[str | None]]]:

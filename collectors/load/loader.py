@@ -27,6 +27,7 @@ from collectors.load.batch import Batch
 from collectors.load.build import build, build_parked
 from collectors.load.coverage import Coverage
 from collectors.load.database import Database, ParkedFrame, StreamTakenError
+from collectors.load.encode import awaited
 from collectors.load.source import PIECE_BYTES, SegmentSource, Source
 from collectors.notify import Notifier
 
@@ -207,15 +208,19 @@ class Session:
         batch = Batch(
             self._number + 1, segment, first.epoch, first.line_offset, last.line_offset + last.line_length + 1
         )
-        lines = [(offset, line, by_offset[offset].received_at) for offset, line in read(places)]
+        lines = [
+            (offset, line, by_offset[offset].received_at, awaited(by_offset[offset].detail))
+            for offset, line in read(places)
+        ]
         ids = self._instruments.at(first.epoch)
         batch = build_parked(batch, self.database.stream, lines, ids)
         still = {one.line_offset for one in batch.parked}
-        batch.resolved = [by_offset[offset].id for offset, _, _ in lines if offset not in still]
-        if not batch.resolved and not any(one.reason == "decode" for one in batch.parked):
+        batch.resolved = [by_offset[offset].id for offset, *_ in lines if offset not in still]
+        has_news = bool(batch.resolved) or any(batch.rows.values())
+        if not has_news and not any(one.reason == "decode" for one in batch.parked):
             return 0
         # Those that wait for an instrument as before need no new row in the ledger.
-        batch.parked = [one for one in batch.parked if one.reason == "decode" or batch.resolved]
+        batch.parked = [one for one in batch.parked if one.reason == "decode" or has_news]
         self._submit(batch, None, ids)
         self.settle()
         if batch.resolved:

@@ -17,8 +17,9 @@ from collectors.events import BookEvent, Derivative, Event, Liquidation, Quote, 
 from collectors.journal import Damage, Group, Position, Snapshot, Subscribed, Unsubscribed
 from collectors.journal.format import encode_mark
 from collectors.load.batch import Batch, Instruments, Stream
-from collectors.load.build import build
+from collectors.load.build import build, build_parked
 from collectors.load.coverage import Coverage
+from collectors.load.encode import awaited
 from collectors.load.text import are_numbers, escaped, is_number, split_sides, timestamp_text
 
 STREAM = Stream(3, decoder("binance"))
@@ -38,7 +39,7 @@ class Scripted(Binance):
         self.events = events
 
     def decode(self, payload: bytes) -> Sequence[Event]:
-        return [self.events[int(payload)]]
+        return [self.events[int(place)] for place in payload.split(b",")]
 
 
 NOW = 1_700_000_000_123_456_789
@@ -325,6 +326,33 @@ def test_what_no_column_takes_is_parked_whatever_the_channel(wrong: Event) -> No
     batch = made(f"{NOW} 0\n", f"{NOW} 1\n", f"{NOW} 0\n", stream=Stream(3, Scripted(good, wrong)))
     assert [(one.reason, one.line_offset) for one in batch.parked] == [("decode", len(f"{NOW} 0\n"))]
     assert {channel: len(rows) for channel, rows in batch.rows.items() if rows} == {"trades": 2}
+
+
+def test_a_line_of_several_events_waits_for_the_unknown_alone() -> None:
+    named = [Liquidation(name, NOW, None, None, "1.5", "2") for name in ("BTCUSDT", "NEW1", "NEW2", "NEW1")]
+    stream = Stream(3, Scripted(*named))
+    line = f"{NOW} 0,1,2,3"
+    batch = made(line + "\n", stream=stream)
+    (parked,) = batch.parked
+    waits_for = awaited(parked.detail)
+    assert waits_for == frozenset({"NEW1", "NEW2"})
+    assert len(batch.rows["liquidations"]) == 1
+    again = build_parked(Batch(10, "s", 5), stream, [(0, line.encode(), NOW, waits_for)], IDS | {"NEW1": 8})
+    assert [row.split("\t")[5] for row in again.rows["liquidations"]] == ["8", "8"]
+    assert [awaited(one.detail) for one in again.parked] == [frozenset({"NEW2"})]
+
+
+def test_a_line_with_an_unsound_event_is_parked_whole_so_that_it_can_be_tried_again() -> None:
+    events = [Trade("BTCUSDT", NOW, str(n), None, price, "2") for n, price in enumerate(["1", "NaN", "2", "x"])]
+    batch = made(f"{NOW} 0\n", f"{NOW} 0,1,2,3\n", stream=Stream(3, Scripted(*events)))
+    assert len(batch.rows["trades"]) == 1
+    assert {one.reason for one in batch.parked} == {"decode"}
+    assert {one.line_offset for one in batch.parked} == {len(f"{NOW} 0\n")}
+
+
+def test_a_detail_of_another_kind_names_no_instruments() -> None:
+    assert awaited("no instrument has the native_id 'X'") is None
+    assert awaited("neither event nor reply") is None
 
 
 @pytest.mark.parametrize(
