@@ -9,7 +9,16 @@ from typing import Annotated, Any, Final, Literal
 from msgspec import Meta, Raw, Struct
 from msgspec.json import Decoder as Json
 
-from collectors.decode.plain import Plain, PlainQuotes, PlainTrades, PlainUpdates, Stamp, count_of, stamped
+from collectors.decode.plain import (
+    STAMP_DIGITS,
+    Plain,
+    PlainQuotes,
+    PlainTrades,
+    PlainUpdates,
+    Stamp,
+    count_of,
+    stamped,
+)
 from collectors.decode.wire import WIRE_ERRORS
 
 Id = Annotated[int, Meta(ge=0, le=2**63 - 1)]
@@ -53,6 +62,7 @@ class _DepthFrame(Struct, gc=False):
 
 
 # Where the stream's name and the event's kind meet, as the exchange writes a frame; also faster to find than less.
+_OPENING: Final = b' {"stream":"'
 _TRADE: Final = b'@trade","data":{"e":"trade",'
 _QUOTE: Final = b'@bookTicker","data":{"u":'
 _DEPTH: Final = b'","data":{"e":"depthUpdate",'
@@ -93,7 +103,9 @@ def _parted(lines: bytes) -> tuple[list[bytes], bytes] | None:
         begin = max(lines.rfind(b"\n", start, at) + 1, start)
         end = lines.find(b"\n", at) + 1
         if not (
-            lines.startswith(b"1", begin) and lines.endswith(b"}\n", at, end) and lines.endswith(_DEPTHS, begin, at)
+            lines.startswith(_OPENING, begin + STAMP_DIGITS)
+            and lines.endswith(b"}\n", at, end)
+            and lines.endswith(_DEPTHS, begin, at)
         ):
             return None
         others.append(lines[start:begin])
@@ -106,7 +118,7 @@ def _parted(lines: bytes) -> tuple[list[bytes], bytes] | None:
 
 def _add_events(out: Plain, lines: bytes) -> bool:
     """Add trades and quotes; whether that is what all the lines are."""
-    found = stamped(lines, count_of(lines), _decode)
+    found = stamped(lines, count_of(lines, _OPENING), _decode)
     if found is None:
         return False
     stamps, frames = found

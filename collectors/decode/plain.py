@@ -6,10 +6,11 @@ A decoder may offer it beside ``decode``. It must yield the very events that ``d
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, Protocol, runtime_checkable
+from typing import Annotated, Any, Final, Protocol, runtime_checkable
 
 from msgspec import Meta, Raw, Struct
 
+STAMP_DIGITS: Final = 19
 Stamp = Annotated[int, Meta(ge=10**18, lt=2 * 10**18)]
 """Our clock in ns from 2001 to 2033: nineteen digits that start with a 1."""
 
@@ -66,14 +67,15 @@ class PlainDecoder(Protocol):
         """The events of whole lines ``<recv_ns> <payload>``; None unless each is a frame of exactly one plain event."""
 
 
-def count_of(lines: bytes) -> int | None:
+def count_of(lines: bytes, opening: bytes) -> int | None:
     """How many lines these are, where a JSON decoder that takes any white space for a separator sees the same ones.
 
     None otherwise: a newline behind a frame and before a stamp cannot stand inside a value, and here all are such.
+    ``opening`` is the space behind a stamp, and how every frame begins.
     """
     count = len(lines) - len(lines.replace(b"\n", b""))  # eight times as fast as to count them
     is_plain = lines[:1] == b"1" and lines[-2:] == b"}\n" and lines.count(b"}\n1") == count - 1
-    return count if is_plain else None
+    return count if is_plain and lines.count(opening) == count else None
 
 
 def stamped(

@@ -271,6 +271,30 @@ def test_a_group_decoded_at_once_yields_what_its_lines_do(
     assert same(made(data, ids=ids), made(data, ids=ids, stream=slow))
 
 
+def laid_out_anew(lines: str) -> list[str]:
+    """The same values with white space elsewhere: other lines, though the same JSON."""
+    first, second, _ = lines.split("\n")
+    stamp, frame = first.split(" ")
+    return [
+        f"{stamp}\n{frame} {second}\n",
+        f"{first} {second}\n \n",
+        f"{first} {second}\n\n",
+        f"{first}\n {second}\n",
+        f"{first}\n\n{second}\n",
+        f"{stamp} " + frame.replace(",", ",\n", 1) + f" {second}\n",
+        f" {first}\n{second}\n",
+        f"{first}{second}\n\n",
+        f"{first}\n{second}",
+    ]
+
+
+@pytest.mark.parametrize("layout", range(9))
+@pytest.mark.parametrize("line", [trade(1), quote(1), depth(1, 2)])
+def test_what_is_no_line_of_its_own_is_never_decoded_as_one(line: str, layout: int) -> None:
+    data = laid_out_anew(line + line.replace(f"{NOW} ", f"{NOW + 1} "))[layout]
+    assert same(made(data), made(data, stream=Stream(3, LineByLine())))
+
+
 def test_a_group_of_common_frames_is_decoded_at_once() -> None:
     found = Binance().plain("".join(PLAIN_LINES).encode())
     assert found is not None
@@ -396,7 +420,13 @@ def test_common_sides_are_split_at_once() -> None:
     assert split_sides([b"[]"]) == [("", "")]
     common = b'[["1.50","2.0"],["1.25","0.00"]]'
     assert split_sides([common, b"[]"]) == [("1.50,1.25", "2.0,0.00"), ("", "")]
-    for other in (b'[["1.50","2"]]', b'[["1.50","2.0","0"]]', b'[["1%s.50","2.0"]]' % (b"0" * 16_000)):
+    for other in (
+        b'[[".50","2.0"]]',
+        b'[["1.50","."]]',
+        b'[["1.50","2"]]',
+        b'[["1.50","2.0","0"]]',
+        b'[["1%s.50","2.0"]]' % (b"0" * 16_000),
+    ):
         assert split_sides([common, other]) is None
 
 
