@@ -26,6 +26,8 @@ PATIENCE = {
 }
 BATCHES_AT_ONCE = 10_000
 PIECE = 1 << 18
+_BATCH_COLUMNS = {"number": "batch"}
+"""Columns of load_batches that are not called what they are called in Batch."""
 
 INSTRUMENT_COLUMNS = (
     "id", "exchange", "symbol", "native_id", "kind", "base", "quote", "settle", "contract_size", "is_inverse", "expiry",
@@ -116,21 +118,18 @@ def read_instruments(connection: psycopg.Connection[Any]) -> list[tuple[Any, ...
 
 def read_batches(connection: psycopg.Connection[Any], stream: Stream, watermark: int) -> list[Batch]:
     """The next batches after ``watermark``, BATCHES_AT_ONCE at most."""
-    rows = connection.execute(
-        "SELECT batch, trades, quotes, book_events, received_from, received_to FROM load_batches"
-        " WHERE stream_id = %s AND batch > %s ORDER BY batch LIMIT %s",
-        [stream.id, watermark, BATCHES_AT_ONCE],
-    ).fetchall()
-    return [Batch(*row) for row in rows]
+    query = sql.SQL("SELECT {} FROM load_batches WHERE stream_id = %s AND batch > %s ORDER BY batch LIMIT %s").format(
+        sql.SQL(", ").join(sql.Identifier(_BATCH_COLUMNS.get(field, field)) for field in Batch.__struct_fields__)
+    )
+    return [Batch(*row) for row in connection.execute(query, [stream.id, watermark, BATCHES_AT_ONCE])]
 
 
 def waiting_rows(connection: psycopg.Connection[Any], stream: Stream, watermark: int) -> int:
     """Rows in all batches after ``watermark``: what progress counts against."""
-    row = connection.execute(
-        "SELECT coalesce(sum(trades + quotes + book_events), 0)::bigint FROM load_batches"
-        " WHERE stream_id = %s AND batch > %s",
-        [stream.id, watermark],
-    ).fetchone()
+    query = sql.SQL("SELECT coalesce(sum({}), 0)::bigint FROM load_batches WHERE stream_id = %s AND batch > %s").format(
+        sql.SQL(" + ").join(sql.Identifier(spec.name) for spec in SPECS)
+    )
+    row = connection.execute(query, [stream.id, watermark]).fetchone()
     return int(row[0]) if row else 0
 
 
