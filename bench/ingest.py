@@ -13,7 +13,6 @@ import json
 import os
 import platform
 import shutil
-import statistics
 import subprocess
 import sys
 import time
@@ -34,8 +33,11 @@ from tests.conftest import fresh_database
 CACHE = ROOT / ".cache" / "bench"
 PEERS = {"ccxt": "peer_ccxt.py", "cryptofeed": "peer_cryptofeed.py"}
 Answer = dict[str, Any]
-DATABASE_TIMES = 2
-"""How often a round loads and pulls, and has the floors do so in between: the clock sees all else on the machine."""
+TIMES = 2
+"""How often a round has decoders, loader and sync do their work, each beside what it is compared with.
+
+A machine may be half as fast for seconds, CPU time included; what is compared must have met the same moments.
+"""
 FLOOD = 256 * 1024
 """Bytes of one write where the exchange is to be faster than any reader: hundreds of frames at a time."""
 
@@ -125,16 +127,13 @@ class Rates:
 
     def __init__(self) -> None:
         self._rates: dict[str, list[float]] = {}
-        self._by_clock: set[str] = set()
 
-    def add(self, name: str, amount: float, seconds: float, *, by_clock: bool = False) -> None:
+    def add(self, name: str, amount: float, seconds: float) -> None:
         self._rates.setdefault(name, []).append(amount / seconds)
-        if by_clock:
-            self._by_clock.add(name)
 
     def of(self, name: str) -> float:
-        """The median of CPU rates; by the clock the best, since whatever else ran on the machine only took from it."""
-        return max(self._rates[name]) if name in self._by_clock else statistics.median(self._rates[name])
+        """The best of all: whatever else ran on the machine, or beside it on the same host, only took from it."""
+        return max(self._rates[name])
 
     def lines(self) -> Iterator[str]:
         for name, rates in self._rates.items():
@@ -176,12 +175,15 @@ def main() -> int:
             lambda: one_rate(rates, memory, "bare aiohttp receive loop", count, bare(small, count)),
             lambda: one_rate(rates, {}, "recorder, frame by frame", count, record(small, count, truth, 0)),
             lambda: one_rate(rates, {}, "bare loop, frame by frame", count, bare(small, count, 0)),
-            lambda: by_channel(rates, "decode + encode", child("encode", str(small))),
-            *(
-                lambda name=name, script=script: peer(rates, versions, name, script, small)
-                for name, script in PEERS.items()
-            ),
-            *[lambda: database_rates(rates, memory, load_and_pull(journals["small"], universe))] * DATABASE_TIMES,
+            *[
+                lambda: by_channel(rates, "decode + encode", child("encode", str(small))),
+                *(
+                    lambda name=name, script=script: peer(rates, versions, name, script, small)
+                    for name, script in PEERS.items()
+                ),
+                lambda: database_rates(rates, memory, load_and_pull(journals["small"], universe)),
+            ]
+            * TIMES,
         ]
         for contender in contenders if number % 2 == 0 else reversed(contenders):
             contender()
@@ -190,7 +192,7 @@ def main() -> int:
     one_rate(None, memory, "bare aiohttp receive loop", count * 10, bare(large, count * 10))
     database_rates(None, memory, load_and_pull(journals["large"], universe))
 
-    print("  per second: frames by CPU (median), rows by the clock (best)               least ..         most   spread")
+    print("  per second: frames by CPU, rows by the clock                best          least ..         most   spread")
     print("\n".join(rates.lines()))
     print(f"\n  peers: {', '.join(f'{name} {text}' for name, text in sorted(versions.items()))}\n")
     missed = print_ratios(rates)
@@ -235,7 +237,7 @@ def database_rates(rates: Rates | None, memory: dict[str, list[int]], answers: d
     }
     for key, answer in answers.items():
         if rates is not None:
-            rates.add(names[key], answer["rows"], answer["seconds"], by_clock=True)
+            rates.add(names[key], answer["rows"], answer["seconds"])
         if key in ("load", "sync"):
             memory.setdefault(names[key], []).append(answer["peak_kib"])
 
