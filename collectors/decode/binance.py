@@ -198,16 +198,10 @@ class Binance(Decoder):
         ),
     }
 
-    def decode(self, payload: bytes) -> Sequence[Event]:
-        """The events of a frame: one of data, none of a reply to a request of ours. Raises DecodeError."""
+    def _usual(self, payload: bytes) -> Sequence[Event] | None:
         at = payload.find(b"@", 11, 64)
         known = _HANDLERS.get(payload[at : payload.find(b'"', at)])
-        if known is None or not payload.startswith(b'{"stream":"'):
-            return super().decode(payload)
-        try:
-            return known(payload)
-        except WIRE_ERRORS as error:
-            raise DecodeError(f"{error}: {payload[:80]!r}") from error
+        return None if known is None or not payload.startswith(b'{"stream":"') else known(payload)
 
     def plain(self, lines: bytes) -> Plain | None:
         """Whole groups of lines at once: see PlainDecoder."""

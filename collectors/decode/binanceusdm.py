@@ -227,18 +227,10 @@ class Binanceusdm(Decoder):
         "liquidations": Stream(name="<symbol>@forceOrder", identity=Identity.TUPLE),
     }
 
-    def decode(self, payload: bytes) -> Sequence[Event]:
-        """The event of a frame; none of a reply. Raises DecodeError."""
-        try:
-            bare = bytes(_combined(payload).data) if payload.startswith(_COMBINED) else payload
-            known = _HANDLERS.get(bare[6 : bare.find(b'"', 6, 24)])
-            if known is not None and bare.startswith(_EVENT):
-                return known(bare)
-        except DecodeError:
-            raise
-        except WIRE_ERRORS as error:
-            raise DecodeError(f"{error}: {payload[:80]!r}") from error
-        return super().decode(payload)
+    def _usual(self, payload: bytes) -> Sequence[Event] | None:
+        bare = bytes(_combined(payload).data) if payload.startswith(_COMBINED) else payload
+        known = _HANDLERS.get(bare[6 : bare.find(b'"', 6, 24)])
+        return None if known is None or not bare.startswith(_EVENT) else known(bare)
 
     def _events(self, payload: bytes) -> Sequence[Event]:
         if self._control(payload) is not None:

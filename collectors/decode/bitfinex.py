@@ -185,19 +185,15 @@ class Bitfinex(Decoder):
         """A decoder of another connection, which knows no channels yet."""
         return type(self)()
 
-    def decode(self, payload: bytes) -> Sequence[Event]:
-        """The events of a frame; the short way for trades and levels that are laid out as usual. Raises DecodeError."""
+    def _usual(self, payload: bytes) -> Sequence[Event] | None:
         at = payload.find(b",", 1, 20)
-        try:
-            symbol = self._beginnings.get(payload[: at + 5])
-            if symbol is not None:
-                return (_fill(symbol, _trade(payload).trade),)
-            symbol = self._beginnings.get(payload[: at + 2])
-            if symbol is not None and payload[at + 2 : at + 3] in _NUMBER_BEGINS:
-                return (_update_of(symbol, _update(payload).level),)
-        except WIRE_ERRORS as error:
-            raise DecodeError(f"{error}: {payload[:80]!r}") from error
-        return super().decode(payload)
+        symbol = self._beginnings.get(payload[: at + 5])
+        if symbol is not None:
+            return (_fill(symbol, _trade(payload).trade),)
+        symbol = self._beginnings.get(payload[: at + 2])
+        if symbol is not None and payload[at + 2 : at + 3] in _NUMBER_BEGINS:
+            return (_update_of(symbol, _update(payload).level),)
+        return None
 
     def _know_beginnings(self) -> None:
         ends = {"trades": b',"te"', "book": b",["}

@@ -116,7 +116,8 @@ class Decoder(ABC):
     def decode(self, payload: bytes) -> Sequence[Event]:
         """The events of a frame; none for replies, heartbeats and the like. Raises DecodeError."""
         try:
-            return self._events(unpacked(payload))
+            events = self._usual(payload)
+            return self._events(unpacked(payload)) if events is None else events
         except DecodeError:
             raise
         except WIRE_ERRORS as error:
@@ -159,6 +160,10 @@ class Decoder(ABC):
     def snapshot_url(self, native_id: str, rest: str | None = None) -> str:
         """Where to GET the whole book; ``rest`` is the base URL, None the exchange's own."""
         raise NotImplementedError(f"{self.exchange} sends whole books on the socket")
+
+    def _usual(self, payload: bytes) -> Sequence[Event] | None:
+        """The short way for frames laid out as nearly all are; None for any other. May raise any of WIRE_ERRORS."""
+        return None
 
     @abstractmethod
     def _events(self, payload: bytes) -> Sequence[Event]:

@@ -242,15 +242,9 @@ class Cryptocom(Decoder):
         "derivatives": Stream(name="ticker.<instrument>", identity=Identity.TUPLE),
     }
 
-    def decode(self, payload: bytes) -> Sequence[Event]:
-        """The events of a frame; none of a reply or heartbeat. Raises DecodeError."""
+    def _usual(self, payload: bytes) -> Sequence[Event] | None:
         known = _HANDLERS.get(_channel_of(payload))
-        if known is None:
-            return super().decode(payload)
-        try:
-            return known(payload)
-        except WIRE_ERRORS as error:
-            raise DecodeError(f"{error}: {payload[:80]!r}") from error
+        return None if known is None else known(payload)
 
     def _events(self, payload: bytes) -> Sequence[Event]:
         if self._control(payload) is not None:

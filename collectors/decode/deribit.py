@@ -240,17 +240,9 @@ class Deribit(Decoder):
         "liquidations": Stream(name="trades.<instrument>.100ms", identity=Identity.TUPLE),
     }
 
-    def decode(self, payload: bytes) -> Sequence[Event]:
-        """The events of a frame; none of a reply. Raises DecodeError."""
+    def _usual(self, payload: bytes) -> Sequence[Event] | None:
         known = _HANDLERS.get(payload[_AT : payload.find(b".", _AT, _AT + 16)])
-        if known is None or not payload.startswith(_DATA):
-            return super().decode(payload)
-        try:
-            return known(payload)
-        except DecodeError:
-            raise
-        except WIRE_ERRORS as error:
-            raise DecodeError(f"{error}: {payload[:80]!r}") from error
+        return None if known is None or not payload.startswith(_DATA) else known(payload)
 
     def _events(self, payload: bytes) -> Sequence[Event]:
         if self._control(payload) is not None:

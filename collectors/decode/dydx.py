@@ -160,20 +160,14 @@ class Dydx(Decoder):
         "book_events": Stream(name="v4_orderbook", identity=Identity.EPOCH, proof=Proof.CONNECTION, snapshot="socket"),
     }
 
-    def decode(self, payload: bytes) -> Sequence[Event]:
-        """The events of a frame; none for replies. Raises DecodeError."""
+    def _usual(self, payload: bytes) -> Sequence[Event] | None:
         if payload.startswith(_SINGLE):
             head = payload[:256]
-            try:
-                if b'"channel":"v4_orderbook"' in head and (m := _update_frame(payload)).channel == "v4_orderbook":
-                    return _of_updates(m.id, [m.contents])
-                if b'"channel":"v4_trades"' in head and (n := _trades_frame(payload)).channel == "v4_trades":
-                    return _of_trades(n.id, [n.contents])
-            except DecodeError:
-                raise
-            except WIRE_ERRORS as error:
-                raise DecodeError(f"{error}: {payload[:80]!r}") from error
-        return super().decode(payload)
+            if b'"channel":"v4_orderbook"' in head and (m := _update_frame(payload)).channel == "v4_orderbook":
+                return _of_updates(m.id, [m.contents])
+            if b'"channel":"v4_trades"' in head and (n := _trades_frame(payload)).channel == "v4_trades":
+                return _of_trades(n.id, [n.contents])
+        return None
 
     def _events(self, payload: bytes) -> Sequence[Event]:
         m = _frame(payload)

@@ -130,16 +130,10 @@ class Poloniex(Decoder):
         ),
     }
 
-    def decode(self, payload: bytes) -> Sequence[Event]:
-        """The events of a frame; none for replies and pongs. Raises DecodeError."""
-        try:
-            if payload.startswith(_TRADES):
-                return _of_trades(payload)
-            if payload.startswith(_BOOKS):
-                return _of_books(payload)
-        except WIRE_ERRORS as error:
-            raise DecodeError(f"{error}: {payload[:80]!r}") from error
-        return super().decode(payload)
+    def _usual(self, payload: bytes) -> Sequence[Event] | None:
+        if payload.startswith(_TRADES):
+            return _of_trades(payload)
+        return _of_books(payload) if payload.startswith(_BOOKS) else None
 
     def _events(self, payload: bytes) -> Sequence[Event]:
         probe = _probe(payload)

@@ -149,17 +149,9 @@ class Upbit(Decoder):
     }
     handlers: ClassVar[Mapping[bytes, Callable[[bytes], list[Event]]]] = {b"trade": of_trade, b"orderbook": of_book}
 
-    def decode(self, payload: bytes) -> Sequence[Event]:
-        """The events of a frame; none for replies. Raises DecodeError."""
+    def _usual(self, payload: bytes) -> Sequence[Event] | None:
         known = self.handlers.get(_type_of(payload))
-        if known is None:
-            return super().decode(payload)
-        try:
-            return known(payload)
-        except DecodeError:
-            raise
-        except WIRE_ERRORS as error:
-            raise DecodeError(f"{error}: {payload[:80]!r}") from error
+        return None if known is None else known(payload)
 
     def _events(self, payload: bytes) -> Sequence[Event]:
         probe = _probe(payload)

@@ -149,17 +149,9 @@ class Whitebit(Decoder):
         ),
     }
 
-    def decode(self, payload: bytes) -> Sequence[Event]:
-        """The events of a frame; none for replies. Raises DecodeError."""
+    def _usual(self, payload: bytes) -> Sequence[Event] | None:
         known = _HANDLERS.get(_method_of(payload))
-        if known is None:
-            return super().decode(payload)
-        try:
-            return known(payload)
-        except DecodeError:
-            raise
-        except WIRE_ERRORS as error:
-            raise DecodeError(f"{error}: {payload[:80]!r}") from error
+        return None if known is None else known(payload)
 
     def _events(self, payload: bytes) -> Sequence[Event]:
         probe = _probe(payload)
