@@ -1,6 +1,6 @@
 """Binance US as the recorder sees it.
 
-Limits: https://docs.binance.us/#rate-limits, read 2026-11: a connection lives 24 hours, takes 1,024 streams and 5
+Limits: https://docs.binance.us/#rate-limits; not checked there: a connection lives 24 hours, takes 1,024 streams and 5
 requests a second; 1,200 of weight a minute and address, of which a book of 5,000 levels takes 50.
 """
 

@@ -1,4 +1,4 @@
-"""BingX as the recorder sees it. Limits: https://bingx-api.github.io/docs/ (WebSocket, limits), read 2026-11."""
+"""BingX as the recorder sees it. Limits: https://bingx-api.github.io/docs/ (WebSocket, limits); not checked there."""
 
 from __future__ import annotations
 

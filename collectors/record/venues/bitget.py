@@ -1,4 +1,4 @@
-"""Bitget as the recorder sees it. Limits: https://www.bitget.com/api-doc/common/websocket-intro, read 2026-11."""
+"""Bitget as the recorder sees it. Limits: https://www.bitget.com/api-doc/common/websocket-intro; not checked there."""
 
 from __future__ import annotations
 

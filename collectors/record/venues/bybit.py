@@ -1,4 +1,4 @@
-"""Bybit as the recorder sees it. Limits: https://bybit-exchange.github.io/docs/v5/ws/connect, read 2026-11."""
+"""Bybit as the recorder sees it. Limits: https://bybit-exchange.github.io/docs/v5/ws/connect; in part not checked there."""
 
 from __future__ import annotations
 

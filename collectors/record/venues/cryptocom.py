@@ -1,6 +1,6 @@
 """Crypto.com Exchange as the recorder sees it.
 
-Limits: https://exchange-docs.crypto.com/exchange/v1/rest-ws/index.html#rate-limits, read 2026-11: 100 requests of
+Limits: https://exchange-docs.crypto.com/exchange/v1/rest-ws/index.html#rate-limits; not checked there: 100 requests of
 market data a second and connection.
 """
 

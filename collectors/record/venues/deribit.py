@@ -1,4 +1,4 @@
-"""Deribit as the recorder sees it. Limits: https://docs.deribit.com/articles/rate-limits, read 2026-11."""
+"""Deribit as the recorder sees it. Limits: https://docs.deribit.com/articles/rate-limits; not checked there."""
 
 from __future__ import annotations
 

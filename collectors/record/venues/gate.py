@@ -1,4 +1,4 @@
-"""Gate as the recorder sees it. Limits: https://www.gate.com/docs/developers/apiv4/ws/en/, read 2026-11."""
+"""Gate as the recorder sees it. Limits: https://www.gate.com/docs/developers/apiv4/ws/en/; not checked there."""
 
 from __future__ import annotations
 

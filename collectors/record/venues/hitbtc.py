@@ -1,6 +1,6 @@
 """HitBTC as the recorder sees it.
 
-Limits: https://api.hitbtc.com/#rate-limiting, read 2026-11: figures are given for requests alone (20 a second for
+Limits: https://api.hitbtc.com/#rate-limiting; not checked there: figures are given for requests alone (20 a second for
 market data); none for subscriptions, so that the figures below are chosen well beneath.
 """
 

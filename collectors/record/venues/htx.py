@@ -1,4 +1,4 @@
-"""HTX as the recorder sees it. Limits: https://www.htx.com/en-us/opend/newApiPages/ (rate limits), read 2026-11."""
+"""HTX as the recorder sees it. Limits: https://www.htx.com/en-us/opend/newApiPages/ (rate limits); not checked there."""
 
 from __future__ import annotations
 

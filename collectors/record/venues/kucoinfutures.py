@@ -1,6 +1,6 @@
 """KuCoin futures as the recorder sees it.
 
-Limits: https://www.kucoin.com/docs-new/rate-limit and .../websocket-api/base-info/introduction, read 2026-11.
+Limits: https://www.kucoin.com/docs-new/rate-limit and .../websocket-api/base-info/introduction; not checked there.
 """
 
 from __future__ import annotations

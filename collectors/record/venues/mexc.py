@@ -1,6 +1,6 @@
 """MEXC as the recorder sees it.
 
-Limits: https://www.mexc.com/api-docs/spot-v3/websocket-market-streams and .../spot-v3/general-info, read 2026-11.
+Limits: https://www.mexc.com/api-docs/spot-v3/websocket-market-streams and .../spot-v3/general-info; not checked there.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Phemex as the recorder sees it. Limits: https://phemex-docs.github.io/ (hedged contract WebSocket), read 2026-11."""
+"""Phemex as the recorder sees it. Limits: https://phemex-docs.github.io/ (hedged contract WebSocket); not checked there."""
 
 from __future__ import annotations
 
