@@ -1,4 +1,4 @@
-"""Bybit as the recorder sees it. Limits: https://bybit-exchange.github.io/docs/v5/ws/connect; in part not checked there."""
+"""Bybit as the recorder sees it. Limits: https://bybit-exchange.github.io/docs/v5/ws/connect; in part unchecked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HTX as the recorder sees it. Limits: https://www.htx.com/en-us/opend/newApiPages/ (rate limits); not checked there."""
+"""HTX as the recorder sees it. Limits: https://www.htx.com/en-us/opend/newApiPages/ (rate limits); unchecked."""
 
 from __future__ import annotations
 

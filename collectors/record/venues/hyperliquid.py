@@ -1,6 +1,6 @@
 """Hyperliquid as the recorder sees it.
 
-Limits: https://hyperliquid.gitbook.io/hyperliquid-docs/for-developers/api/rate-limits-and-user-limits; not checked there: an
+Limits: https://hyperliquid.gitbook.io/hyperliquid-docs/for-developers/api/rate-limits-and-user-limits; unchecked: an
 address may hold 1,000 subscriptions, open 30 connections a minute and send 2,000 messages a minute. A connection on
 which the client sent nothing for a minute is closed; ccxt sends a ping every 20 s.
 """

@@ -1,4 +1,4 @@
-"""OKX as the recorder sees it. Limits: https://www.okx.com/docs-v5/en/#overview-websocket; in part not checked there."""
+"""OKX as the recorder sees it. Limits: https://www.okx.com/docs-v5/en/#overview-websocket; in part unchecked."""
 
 from __future__ import annotations
 

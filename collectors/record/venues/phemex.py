@@ -1,4 +1,4 @@
-"""Phemex as the recorder sees it. Limits: https://phemex-docs.github.io/ (hedged contract WebSocket); not checked there."""
+"""Phemex as the recorder sees it. Limits: https://phemex-docs.github.io/ (hedged contract WebSocket); unchecked."""
 
 from __future__ import annotations
 
