@@ -35,7 +35,7 @@ _NO_PING_MISSES: Final = 1e9
 
 class Timing(Struct, frozen=True):
     """Seconds: pings go out, a silent socket is given up, a socket must open, a subscription must be acknowledged,
-    a successor must be synchronised, shutdown may take.
+    a successor must be synchronised and then goes beside the old one, shutdown may take.
     """
 
     ping: float = 3.0
@@ -43,6 +43,7 @@ class Timing(Struct, frozen=True):
     dial: float = 30.0
     acknowledge: float = 15.0
     handover: float = 120.0
+    overlap: float = 1.0
     farewell: float = 5.0
 
 

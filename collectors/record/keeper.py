@@ -32,7 +32,7 @@ class Keeper:
     """Records one subscription until ``stop``. ``make`` gives a new connection; seconds of life, None: for ever.
 
     A connection whose life nears its end, or whose books only a new subscription mends, is replaced: its successor
-    starts beside it, and it retires when the successor is synchronised, so that nothing is missed.
+    starts beside it, and it retires a moment after the successor is synchronised, so that nothing is missed.
     """
 
     def __init__(
@@ -119,6 +119,9 @@ class Keeper:
             if time.monotonic() > deadline or stop.is_set():
                 break
             await asyncio.wait({new.task, old.task}, timeout=0.05, return_when=asyncio.FIRST_COMPLETED)
+        # What was sent to the old one before the new one's subscription may still be on its way, on a slower path.
+        if new.connection.is_ready:
+            await _either({new.task, old.task}, stop.wait(), self._timing.overlap)
         if new.task.done() and not stop.is_set():
             self._learn(new.connection)
             self._log.error("the successor failed, the old connection goes on", retry_in_seconds=30)
