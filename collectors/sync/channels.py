@@ -31,6 +31,8 @@ class ChannelSpec(Struct, frozen=True):
     """The text that digests hash; columns of the stored table."""
     slack: timedelta
     """How far the times of two copies may lie apart: not at all where the time is the exchange's own."""
+    keys: tuple[str, ...]
+    """The columns that ``identity`` and ``same`` compare: the only ones the planner needs statistics of."""
 
 
 TRADES = ChannelSpec(
@@ -56,6 +58,7 @@ TRADES = ChannelSpec(
         "trade_text(t.instrument_id, t.time, t.trade_id, t.is_buy, t.price, t.amount, t.buy_order_id, t.sell_order_id)"
     ),
     slack=timedelta(0),
+    keys=("instrument_id", "time", "trade_id"),
 )
 QUOTES = ChannelSpec(
     name="quotes",
@@ -77,6 +80,7 @@ QUOTES = ChannelSpec(
     event_id="s.update_id::text",
     text="quote_text(t.instrument_id, t.update_id, t.bid_price, t.bid_amount, t.ask_price, t.ask_amount)",
     slack=timedelta(minutes=10),
+    keys=("instrument_id", "time", "update_id"),
 )
 BOOK_EVENTS = ChannelSpec(
     name="book_events",
@@ -108,6 +112,7 @@ BOOK_EVENTS = ChannelSpec(
         " t.bid_prices, t.bid_amounts, t.ask_prices, t.ask_amounts)"
     ),
     slack=timedelta(minutes=10),
+    keys=("instrument_id", "time", "first_id", "last_id", "is_snapshot"),
 )
 SPECS: tuple[ChannelSpec, ...] = (TRADES, QUOTES, BOOK_EVENTS)
 
