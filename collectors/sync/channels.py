@@ -31,8 +31,6 @@ class ChannelSpec(Struct, frozen=True):
     """The text that digests hash; columns of the stored table."""
     slack: timedelta
     """How far the times of two copies may lie apart: not at all where the time is the exchange's own."""
-    keys: tuple[str, ...]
-    """The columns that ``identity`` and ``same`` compare: the only ones the planner needs statistics of."""
 
 
 TRADES = ChannelSpec(
@@ -58,7 +56,6 @@ TRADES = ChannelSpec(
         "trade_text(t.instrument_id, t.time, t.trade_id, t.is_buy, t.price, t.amount, t.buy_order_id, t.sell_order_id)"
     ),
     slack=timedelta(0),
-    keys=("instrument_id", "time", "trade_id"),
 )
 QUOTES = ChannelSpec(
     name="quotes",
@@ -80,7 +77,6 @@ QUOTES = ChannelSpec(
     event_id="s.update_id::text",
     text="quote_text(t.instrument_id, t.update_id, t.bid_price, t.bid_amount, t.ask_price, t.ask_amount)",
     slack=timedelta(minutes=10),
-    keys=("instrument_id", "time", "update_id"),
 )
 BOOK_EVENTS = ChannelSpec(
     name="book_events",
@@ -112,7 +108,6 @@ BOOK_EVENTS = ChannelSpec(
         " t.bid_prices, t.bid_amounts, t.ask_prices, t.ask_amounts)"
     ),
     slack=timedelta(minutes=10),
-    keys=("instrument_id", "time", "first_id", "last_id", "is_snapshot"),
 )
 SPECS: tuple[ChannelSpec, ...] = (TRADES, QUOTES, BOOK_EVENTS)
 
@@ -141,6 +136,12 @@ def create_stage(spec: ChannelSpec) -> sql.Composed:
 def copy_columns(spec: ChannelSpec) -> sql.Composed:
     """The columns in the one order in which the bytes are read and written."""
     return sql.SQL(", ").join(sql.Identifier(name) for name, _ in spec.columns)
+
+
+def analyze_statement(spec: ChannelSpec) -> sql.Composed:
+    """Statistics of the stage's columns but the payload: nothing is joined on it, and a book's arrays cost the most."""
+    columns = sql.SQL(", ").join(sql.Identifier(name) for name, _ in spec.columns if name not in spec.payload)
+    return sql.SQL("ANALYZE {} ({})").format(stage_name(spec), columns)
 
 
 def extent_query(spec: ChannelSpec) -> sql.Composed:

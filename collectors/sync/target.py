@@ -17,6 +17,7 @@ from collectors.sync.channels import (
     SPECS,
     ChannelSpec,
     Extent,
+    analyze_statement,
     contradictions_statement,
     copy_columns,
     create_stage,
@@ -206,9 +207,7 @@ def merge(connection: psycopg.Connection[Any], spec: ChannelSpec, ingestor: str)
             f"{extent.missing_ids} of {extent.rows} {spec.name} have no id: this version merges by id only, so every"
             " further ingestor would double them; nothing of their batches was merged"
         )
-    # Of the keys alone: statistics of a book's arrays cost more than they tell.
-    keys = sql.SQL(", ").join(map(sql.Identifier, spec.keys))
-    connection.execute(sql.SQL("ANALYZE {} ({})").format(stage_name(spec), keys))
+    connection.execute(analyze_statement(spec))
     inserted = _count(connection, merge_statement(spec, extent, ingestor))
     conflicts = 0
     if inserted < extent.rows:  # only then is there a second copy of anything
