@@ -267,15 +267,16 @@ class Supervised:
                 process.stop()
 
 
-def test_an_ingestor_that_is_cut_off_is_made_good_by_the_other(make_fleet: MakeFleet) -> None:
+@pytest.mark.parametrize("seconds", [8, pytest.param(60, marks=pytest.mark.long)])
+def test_an_ingestor_that_is_cut_off_is_made_good_by_the_other(make_fleet: MakeFleet, seconds: int) -> None:
     fleet = make_fleet()
     fleet.record()
     since = time.time_ns()
     first = fleet.ingestors[0]
     trade_for(3)
-    fleet.exchange.fault("refuse", first.name, seconds=8)
+    fleet.exchange.fault("refuse", first.name, seconds=seconds)
     until(lambda: not fleet.exchange.streams(first.name), "the cut")
-    until(lambda: len(fleet.exchange.streams(first.name)) == STREAMS, "the way back", 60)
+    until(lambda: len(fleet.exchange.streams(first.name)) == STREAMS, "the way back", 60 + seconds)
     trade_for(3)
     assert fleet.exchange.faults(first.name)["disconnect"] >= 1
     fleet.finish_recording()
@@ -307,6 +308,66 @@ def test_frames_dropped_doubled_swapped_and_cut_on_one_ingestor_leave_no_trace(m
     assert parked == faults["malformed"], "what cannot be decoded is kept by reference"
     assert_equal(fleet, since)
     assert_books(fleet, since_ns=since, samples=20, seed=5)
+
+
+def test_sockets_ended_and_frames_held_back_while_snapshots_are_refused_leave_no_trace(make_fleet: MakeFleet) -> None:
+    fleet = make_fleet()
+    first = fleet.ingestors[0]
+    # Snapshots are refused from the start, by the limit and by a broken server, so that a book begins in spite of both.
+    fleet.exchange.fault("status", first.name, path="/depth", status=503, count=2)
+    fleet.exchange.fault("status", first.name, path="/depth", status=429, count=1)
+    fleet.record()
+    since = time.time_ns()
+    fleet.exchange.fault("delay", first.name, probability=0.02, delay_ms=300)
+    trade_for(6)
+    fleet.exchange.fault("lifetime", first.name, seconds=4)
+    until(
+        lambda: fleet.exchange.faults(first.name).get("lifetime", 0) >= 3, "connections reaching the end of their life"
+    )
+    log = fleet.folder / f"{first.name}.log"
+    ended = len(log.read_text())
+    fleet.exchange.clear_faults()
+    until(lambda: len(fleet.exchange.streams(first.name)) == STREAMS, "the way back")
+    # After a 429 requests go out one by one, at the pace that the exchange's limit allows.
+    until(
+        lambda: all(f"event=snapshot symbol={symbol}" in log.read_text()[ended:] for symbol in SYMBOLS),
+        "a snapshot of each book after its connection ended",
+    )
+    trade_for(2)
+    faults = fleet.exchange.faults(first.name)
+    fleet.finish_recording()
+    fleet.load_and_sync()
+    assert faults["status"] == 3, faults
+    assert faults["delay"] > 5, faults
+    assert all(missing_on(fleet, first, since).values()), "the ingestor missed nothing: this run proved nothing"
+    assert {"disconnect", "sequence"} <= endings(first)
+    books = "SELECT count(DISTINCT instrument_id) FROM coverage WHERE channel = 'book_events' AND ended_by = 'shutdown'"
+    assert query(first.dsn, books) == [(len(SYMBOLS),)], "a book never got its snapshot after the refusals"
+    assert_equal(fleet, since)
+    assert_books(fleet, since_ns=since, samples=20, seed=7)
+
+
+def test_an_exchange_that_falls_silent_on_one_ingestor_is_noticed_and_made_good(make_fleet: MakeFleet) -> None:
+    fleet = make_fleet()
+    fleet.record()
+    since = time.time_ns()
+    first = fleet.ingestors[0]
+    trade_for(3)
+    began = fleet.exchange.acknowledged(first.name)
+    fleet.exchange.fault("stall", first.name, seconds=30)
+    until(
+        lambda: all(at > began[stream] for stream, at in fleet.exchange.acknowledged(first.name).items()),
+        "new connections in place of the silent ones",
+        120,
+    )
+    trade_for(3)
+    fleet.finish_recording()
+    fleet.load_and_sync()
+    assert fleet.exchange.faults(first.name)["stall"] > 0
+    assert all(missing_on(fleet, first, since).values()), "the ingestor missed nothing: this run proved nothing"
+    assert "stall" in endings(first), endings(first)
+    assert_equal(fleet, since)
+    assert_books(fleet, since_ns=since, samples=20, seed=8)
 
 
 @pytest.mark.parametrize("harm", ["refused", "killed"])
