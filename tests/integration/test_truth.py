@@ -17,6 +17,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from collectors.digests import Source, Summary, Window, compare
 from collectors.simulator import Truth
 from tests.conftest import fresh_database
 from tests.integration.harness.compare import assert_books, assert_equal, assert_missing_lies_in_gaps, gaps, true_rows
@@ -111,6 +112,10 @@ def test_the_datalake_equals_the_exchange_when_all_is_well(make_fleet: MakeFleet
     fleet.load_and_sync()
     assert fleet.count(fleet.datalake_dsn, "trades") == before
     assert_equal(fleet, since)
+    compared = Summary()
+    kept, computed = (Source(text).digests(Window()) for text in (fleet.datalake_dsn, f"rows:{fleet.datalake_dsn}"))
+    assert list(compare(kept, computed, compared)) == []
+    assert compared.rows_a == sum(fleet.count(fleet.datalake_dsn, channel) for channel in CHANNELS)
 
 
 def test_a_killed_recorder_costs_nothing_while_the_other_listens(make_fleet: MakeFleet) -> None:

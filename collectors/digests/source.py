@@ -1,0 +1,135 @@
+"""Where digests come from: a datalake's table of them, a datalake's rows, a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from msgspec import Struct
+from psycopg import sql
+
+from collectors.digests.model import Digest, read_digests
+from collectors.errors import CryptopipError, UsageError
+from collectors.sync.channels import SPECS, ChannelSpec
+
+ROWS = "rows:"
+"""In front of a conninfo: compute from the rows themselves instead of trusting the table ``digests``."""
+_NEEDED = ("instruments", "digests", *(spec.name for spec in SPECS))
+
+
+class Window(Struct, frozen=True):
+    """Hours, exchange and channel to look at; ``since`` and ``until`` (excluded) are full hours, None is unbounded."""
+
+    since: datetime | None = None
+    until: datetime | None = None
+    exchange: str | None = None
+    channel: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, moment in (("since", self.since), ("until", self.until)):
+            if moment is not None and moment.timestamp() % 3600:
+                raise UsageError(f"{name} is {moment.isoformat()}, expected a full hour: digests are kept per hour")
+        if self.since is not None and self.until is not None and self.until <= self.since:
+            raise UsageError(f"until {self.until.isoformat()} is not after since {self.since.isoformat()}")
+        channels = sorted(spec.name for spec in SPECS)
+        if self.channel is not None and self.channel not in channels:
+            raise UsageError(f"channel {self.channel!r}, expected one of {', '.join(channels)}")
+
+    def holds(self, digest: Digest) -> bool:
+        """Whether a digest lies in it."""
+        return (
+            (self.since is None or digest.hour >= self.since)
+            and (self.until is None or digest.hour < self.until)
+            and self.exchange in (None, digest.exchange)
+            and self.channel in (None, digest.channel)
+        )
+
+
+class Source(Struct, frozen=True):
+    """One side of a comparison: the path of an exported file, a conninfo, or ``rows:`` and a conninfo."""
+
+    text: str
+
+    def digests(self, window: Window) -> Iterator[Digest]:
+        """In the order of ``Digest.key``; one consistent state of a database. Raises CryptopipError."""
+        if self.text.startswith(ROWS):
+            return _of_database(self.text.removeprefix(ROWS), window, from_rows=True)
+        if "=" in self.text or "://" in self.text:
+            return _of_database(self.text, window, from_rows=False)
+        return _of_file(Path(self.text), window)
+
+
+def _of_file(path: Path, window: Window) -> Iterator[Digest]:
+    if not path.is_file():
+        raise UsageError(
+            f"{path} is no file; expected one of `cryptopip digest export`, a conninfo as in"
+            f" 'host=db1 dbname=datalake', or {ROWS} and a conninfo"
+        )
+    with path.open("rb") as file:
+        for digest in read_digests(file, str(path)):
+            if window.holds(digest):
+                yield digest
+
+
+def _of_database(conninfo: str, window: Window, *, from_rows: bool) -> Iterator[Digest]:
+    try:
+        with psycopg.connect(conninfo, application_name="cryptopip digest", client_encoding="UTF8") as connection:
+            connection.read_only = True
+            connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            _check_schema(connection)
+            for spec in sorted(SPECS, key=lambda spec: spec.name):
+                if window.channel in (None, spec.name):
+                    yield from _rows(connection, _statement(spec, window, from_rows=from_rows))
+    except psycopg.Error as error:
+        raise CryptopipError(f"cannot read digests: {str(error).strip()}") from error
+
+
+def _check_schema(connection: psycopg.Connection[Any]) -> None:
+    query = "SELECT name FROM unnest(%s::text[]) AS name WHERE to_regclass(name) IS NULL"
+    missing = [row[0] for row in connection.execute(query, (list(_NEEDED),))]
+    if missing:
+        raise CryptopipError(
+            f"the database {connection.info.dbname} has no {', '.join(missing)}, so it is no datalake of this version:"
+            " give another conninfo, or run playbooks/migrate.yml"
+        )
+
+
+def _rows(connection: psycopg.Connection[Any], statement: sql.Composed) -> Iterator[Digest]:
+    with connection.cursor(name="digests") as cursor:
+        cursor.itersize = 10_000
+        cursor.execute(statement)
+        for row in cursor:
+            yield Digest(*row)
+
+
+def _statement(spec: ChannelSpec, window: Window, *, from_rows: bool) -> sql.Composed:
+    """Channel, instrument, hour, rows, hash, exchange, native id: of the table ``digests`` or of the rows."""
+    kept = "SELECT instrument_id, hour, rows, hash FROM digests AS t WHERE t.channel = {channel} AND {times}"
+    # The hour and the hash are those that a merge adds to the table.
+    computed = (
+        "SELECT t.instrument_id, time_bucket('1 hour', t.time) AS hour, count(*) AS rows,"
+        " sum(event_hash({text})) AS hash FROM {table} AS t"
+        " WHERE {times} GROUP BY t.instrument_id, time_bucket('1 hour', t.time)"
+    )
+    column = sql.Identifier("t", "time" if from_rows else "hour")
+    times = [sql.SQL("true")]
+    times += [sql.SQL("{} >= {}").format(column, sql.Literal(window.since))] if window.since else []  # type: ignore[list-item]
+    times += [sql.SQL("{} < {}").format(column, sql.Literal(window.until))] if window.until else []  # type: ignore[list-item]
+    inner = sql.SQL(computed if from_rows else kept).format(
+        channel=sql.Literal(spec.name),
+        text=sql.SQL(spec.text),
+        table=sql.Identifier(spec.name),
+        times=sql.SQL(" AND ").join(times),
+    )
+    of_exchange = (
+        sql.SQL("true") if window.exchange is None else sql.SQL("i.exchange = {}").format(sql.Literal(window.exchange))
+    )
+    return sql.SQL(
+        "SELECT {channel}, d.instrument_id, d.hour, d.rows, d.hash::text,"
+        " coalesce(i.exchange, '?'), coalesce(i.native_id, '?')"
+        " FROM ({inner}) AS d LEFT JOIN instruments AS i ON i.id = d.instrument_id WHERE {of_exchange}"
+        " ORDER BY d.instrument_id, d.hour"
+    ).format(channel=sql.Literal(spec.name), inner=inner, of_exchange=of_exchange)
