@@ -9,7 +9,14 @@ The whole contract, all times being receive times (ns):
 * book_events: an interval opens once a snapshot and the update that bridges it (first <= id + 1 <= last) are both
   there, at the later of the two; a break of the chain ends it at the last good update, and the next bridged snapshot
   opens another. Only the ends of the unbroken chain are kept: where it is unbroken, first of chain <= id + 1 <= last
-  of chain says that one of its updates bridges.
+  of chain says that one of its updates bridges. Updates that name only the id before them (previous) chain by it, and
+  first is then previous + 1.
+* where whole books come on the socket, one opens the interval at once: all that the exchange sends on that connection
+  comes behind it. One inside the chain (a reply to a request of ours) changes nothing but that. One with another id
+  than the last, while an interval is open, is the exchange starting anew (ids too): the interval ends at the last
+  update before it (``venue``) and the next opens at the snapshot.
+* books without a chain (no ids, or ids that need not follow each other): an interval opens at the first whole book, or
+  by REST at one that is not older than the first update, and reaches to ``alive``; its proof is the heartbeat.
 * damage of the journal ends everything at the last ``alive`` before it (``disk``); what comes behind opens anew.
 * the close mark ends everything at ``alive`` with its reason; a dead writer without one, with ``crash``.
 """
@@ -19,52 +26,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from msgspec import Struct, field
-from msgspec.msgpack import Decoder, Encoder
+from msgspec import Struct, field, msgpack
 
+from collectors.decode.contract import Decoder, Proof
 from collectors.events import Channel
+from collectors.load.tracker import EndedBy, Id, Interval, Tracker, bridge, forget, interval_of, open_at
 
-EndedBy = Literal["disconnect", "sequence", "stall", "crash", "disk", "shutdown", "handover", "venue"]
-Id = int | str
-
-
-class Interval(Struct):
-    """One stretch of coverage; open where ``ended_at`` is None. ``is_new``: the database has no row of it yet."""
-
-    native_id: str
-    channel: Channel
-    is_new: bool
-    started_at: int
-    ended_at: int | None
-    first_id: Id | None
-    last_id: Id | None
-    first_time: int | None
-    last_time: int | None
-    is_sequence: bool
-    ended_by: EndedBy | None
-
-
-class Tracker(Struct, gc=False):
-    """One instrument and channel within an epoch. For books ``chain_first`` to ``last_id`` is the unbroken chain."""
-
-    native_id: str
-    channel: Channel
-    is_consecutive: bool
-    is_unsubscribed: bool = False
-    started_at: int | None = None
-    first_id: Id | None = None
-    first_time: int | None = None
-    last_id: Id | None = None
-    last_time: int | None = None
-    last_at: int | None = None
-    chain_first: int | None = None
-    snapshot_id: int | None = None
-    is_written: bool = False
-    is_first_written: bool = False
-
-    @property
-    def is_sequence(self) -> bool:
-        return self.is_consecutive or self.channel == "book_events"
+__all__ = ["Coverage", "EndedBy", "Id", "Interval", "Tracker"]
+Snapshots = Literal["socket", "rest", "always"]
 
 
 class Coverage(Struct):
@@ -79,8 +48,25 @@ class Coverage(Struct):
     """Ended intervals of instruments that have no id yet."""
     closed_at: int | None = None
     ended_by: EndedBy | None = None
+    snapshots: Snapshots | None = None
+    """Where whole books come from; None in states written before this was kept, whose epochs end by REST's rule."""
+    is_chained: bool = True
+    """Whether ids show that no book update is missing."""
     _by_key: dict[str, Tracker] = field(default_factory=dict)
     _ended: list[Interval] = field(default_factory=list)
+
+    @classmethod
+    def begin(cls, epoch: int, decoder: Decoder) -> Coverage:
+        """The state of an epoch (ns) of which nothing has been read yet."""
+        book = decoder.streams.get("book_events")
+        return cls(
+            epoch,
+            epoch,
+            epoch,
+            decoder.consecutive,
+            snapshots=None if book is None else book.snapshot,
+            is_chained=book is None or book.proof in {Proof.CONSECUTIVE, Proof.PREVIOUS},
+        )
 
     def dump(self) -> bytes:
         """The state as bytes, for ``load``; ``changes`` must have been taken before."""
@@ -95,6 +81,8 @@ class Coverage(Struct):
                 self.unplaced,
                 self.closed_at,
                 self.ended_by,
+                self.snapshots,
+                self.is_chained,
             )
         )
 
@@ -102,7 +90,18 @@ class Coverage(Struct):
     def load(cls, dumped: bytes) -> Coverage:
         """The state that ``dump`` gave."""
         s = _decode(dumped)
-        self = cls(s.epoch, s.opened_at, s.alive, s.consecutive, s.trackers, s.unplaced, s.closed_at, s.ended_by)
+        self = cls(
+            s.epoch,
+            s.opened_at,
+            s.alive,
+            s.consecutive,
+            s.trackers,
+            s.unplaced,
+            s.closed_at,
+            s.ended_by,
+            s.snapshots,
+            s.is_chained,
+        )
         self._by_key = {tracker.channel + tracker.native_id: tracker for tracker in self.trackers}
         return self
 
@@ -111,7 +110,9 @@ class Coverage(Struct):
         key = channel + native_id
         found = self._by_key.get(key)
         if found is None:
-            found = self._by_key[key] = Tracker(native_id, channel, channel in self.consecutive)
+            found = self._by_key[key] = Tracker(
+                native_id, channel, channel in self.consecutive, is_chained=self.is_chained
+            )
             self.trackers.append(found)
         return found
 
@@ -121,14 +122,14 @@ class Coverage(Struct):
             tracker = self.tracker(channel, native_id)
             tracker.is_unsubscribed = False
             if channel != "book_events" and tracker.started_at is None:
-                _open(tracker, at)
+                open_at(tracker, at)
 
     def unsubscribed(self, channel: Channel, native_ids: Iterable[str], at: int) -> None:
         """The exchange stopped sending on our word; frames still under way open nothing."""
         for native_id in native_ids:
             tracker = self.tracker(channel, native_id)
             self._end(tracker, at, "shutdown")
-            _forget(tracker)
+            forget(tracker)
             tracker.is_unsubscribed = True
 
     def event(self, tracker: Tracker, event_id: Id | None, at: int, time: int | None) -> None:
@@ -143,7 +144,7 @@ class Coverage(Struct):
                 assert tracker.last_at is not None
                 self._end(tracker, tracker.last_at, "sequence")
         if tracker.started_at is None:
-            _open(tracker, at)
+            open_at(tracker, at)
         if tracker.first_id is None:
             tracker.first_id, tracker.first_time = event_id, time
         tracker.last_id, tracker.last_time, tracker.last_at = event_id, time, at
@@ -152,13 +153,26 @@ class Coverage(Struct):
         self, tracker: Tracker, first: int | None, last: int | None, previous: int | None, at: int, time: int | None
     ) -> None:
         """A book update was received; without ``previous`` the update before it ended at ``first`` - 1."""
-        if tracker.is_unsubscribed or first is None or last is None:
+        if tracker.is_unsubscribed:
             return
+        if not tracker.is_chained:
+            self._unchained(tracker, last, at, time)
+            return
+        before = first - 1 if previous is None and first is not None else previous
+        if before is None or last is None:
+            return
+        first = before + 1 if first is None else first
         known = tracker.last_id
         if isinstance(known, int):
-            if last <= known:
+            # An exchange that lets its ids fall (OKX in maintenance) still names the last one before.
+            is_lowered = last < known and previous == known
+            if last <= known and not is_lowered:
                 return
-            if (first - 1 if previous is None else previous) != known:
+            # The first update behind a whole book on the socket may reach back over it.
+            is_behind = tracker.chain_first is None and before < known
+            if is_lowered:
+                tracker.chain_first = last + 1
+            elif before != known and not is_behind:
                 assert tracker.last_at is not None
                 self._end(tracker, tracker.last_at, "sequence")
                 tracker.chain_first = first
@@ -166,16 +180,53 @@ class Coverage(Struct):
             tracker.chain_first = first
         tracker.last_id, tracker.last_time, tracker.last_at = last, time, at
         if tracker.started_at is None:
-            _bridge(tracker, at)
+            bridge(tracker, at)
         elif tracker.first_time is None:
             tracker.first_time = time
 
     def snapshot(self, tracker: Tracker, snapshot_id: int | None, at: int) -> None:
         """The whole book was received."""
-        if tracker.is_unsubscribed or tracker.started_at is not None or snapshot_id is None:
+        if tracker.is_unsubscribed:
             return
-        tracker.snapshot_id = snapshot_id
-        _bridge(tracker, at)
+        if self.snapshots in {"socket", "always"}:
+            self._socket_snapshot(tracker, snapshot_id, at)
+        elif tracker.started_at is None and snapshot_id is not None:
+            tracker.snapshot_id = snapshot_id
+            bridge(tracker, at)
+
+    def _socket_snapshot(self, tracker: Tracker, snapshot_id: int | None, at: int) -> None:
+        last, first = tracker.last_id, tracker.chain_first
+        if not tracker.is_chained or snapshot_id is None:
+            if tracker.started_at is None and not tracker.is_chained:
+                open_at(tracker, at)
+            return
+        if tracker.started_at is not None:
+            if snapshot_id == last:
+                return
+            assert tracker.last_at is not None
+            self._end(tracker, tracker.last_at, "venue")
+        elif first is not None and isinstance(last, int) and first - 1 <= snapshot_id <= last:
+            open_at(tracker, at)
+            tracker.first_id, tracker.first_time = snapshot_id, tracker.last_time
+            return
+        forget(tracker)
+        tracker.last_id, tracker.last_at = snapshot_id, at
+        open_at(tracker, at)
+        tracker.first_id = snapshot_id
+
+    def _unchained(self, tracker: Tracker, last: int | None, at: int, time: int | None) -> None:
+        """An update whose place only its connection vouches for."""
+        if tracker.started_at is None:
+            if self.snapshots != "rest" or last is None:
+                return
+            if tracker.chain_first is None:
+                tracker.chain_first = last
+            tracker.last_id, tracker.last_time, tracker.last_at = last, time, at
+            bridge(tracker, at)
+            return
+        if tracker.first_id is None:
+            tracker.first_id, tracker.first_time = last, time
+        tracker.last_id, tracker.last_time, tracker.last_at = last, time, at
 
     def reaches(self, alive: int) -> None:
         """A commit: the connection was alive until then."""
@@ -185,7 +236,7 @@ class Coverage(Struct):
         """Nobody knows what came between the last commit and the next."""
         for tracker in self.trackers:
             self._end(tracker, self.alive, "disk")
-            _forget(tracker)
+            forget(tracker)
 
     def close(self, reason: EndedBy, at: int) -> None:
         """The connection ended at ``at``; it was alive until ``alive``."""
@@ -206,7 +257,7 @@ class Coverage(Struct):
                 continue
             has_news = tracker.first_id is not None and not tracker.is_first_written
             if not tracker.is_written or has_news:
-                out.append(_interval(tracker, None, None))
+                out.append(interval_of(tracker, None, None))
                 tracker.is_written = True
                 tracker.is_first_written = tracker.first_id is not None
         return out
@@ -214,7 +265,7 @@ class Coverage(Struct):
     def _end(self, tracker: Tracker, at: int, reason: EndedBy) -> None:
         if tracker.started_at is None:
             return
-        self._ended.append(_interval(tracker, max(at, tracker.started_at), reason))
+        self._ended.append(interval_of(tracker, max(at, tracker.started_at), reason))
         tracker.started_at = tracker.first_id = tracker.first_time = tracker.snapshot_id = None
         tracker.is_written = tracker.is_first_written = False
 
@@ -228,44 +279,10 @@ class _State(Struct, array_like=True):
     unplaced: list[Interval]
     closed_at: int | None
     ended_by: EndedBy | None
+    # Newer fields stand last and have defaults: an array's place is its meaning, and older states lack them.
+    snapshots: Snapshots | None = None
+    is_chained: bool = True
 
 
-_encode = Encoder().encode
-_decode = Decoder(_State).decode
-
-
-def _open(tracker: Tracker, at: int) -> None:
-    tracker.started_at = at
-
-
-def _bridge(tracker: Tracker, at: int) -> None:
-    """Open where the snapshot's next id lies inside the chain."""
-    snapshot, first, last = tracker.snapshot_id, tracker.chain_first, tracker.last_id
-    if snapshot is None or first is None or not isinstance(last, int):
-        return
-    if first <= snapshot + 1 <= last:
-        _open(tracker, at)
-        tracker.first_id, tracker.first_time = snapshot, tracker.last_time
-
-
-def _forget(tracker: Tracker) -> None:
-    """Whatever comes next starts anew."""
-    tracker.last_id = tracker.last_time = tracker.last_at = tracker.chain_first = tracker.snapshot_id = None
-
-
-def _interval(tracker: Tracker, ended_at: int | None, ended_by: EndedBy | None) -> Interval:
-    assert tracker.started_at is not None
-    has_any = tracker.first_id is not None
-    return Interval(
-        tracker.native_id,
-        tracker.channel,
-        not tracker.is_written,
-        tracker.started_at,
-        ended_at,
-        tracker.first_id,
-        tracker.last_id if has_any and ended_at is not None else None,
-        tracker.first_time,
-        tracker.last_time if has_any and ended_at is not None else None,
-        tracker.is_sequence,
-        ended_by,
-    )
+_encode = msgpack.Encoder().encode
+_decode = msgpack.Decoder(_State).decode

@@ -96,7 +96,7 @@ class Session:
         """The epoch's state behind the last batch made."""
         found = self._coverages.get(epoch)
         if found is None:
-            found = Coverage(epoch, epoch, epoch, self.database.stream.decoder.consecutive)
+            found = Coverage.begin(epoch, self.database.stream.decoder)
             self._coverages[epoch] = found
         return found
 
