@@ -41,6 +41,7 @@ from collectors.journal import (
     segments,
 )
 from collectors.journal.verify import verify
+from collectors.record import snapshots
 from collectors.record.connection import Timing
 from collectors.record.recorder import Recorder, Settings
 from collectors.simulator import Address, Config, Fault, Simulator
@@ -212,6 +213,25 @@ async def test_each_book_gets_a_snapshot_that_bridges_to_its_updates(tmp_path: P
         last = [decoder("binance").decode_snapshot(symbol, mark.reply.encode()).last_id or 0 for mark in snapshots]
         assert any(u.first_id <= one + 1 <= u.last_id for one in last for u in updates)
         assert all(mark.requested_at < mark.at for mark in snapshots)
+
+
+async def test_each_book_gets_a_further_snapshot_when_an_hour_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hour = time.time() + 8  # a recorder has begun by then, on a slow machine too
+    monkeypatch.setattr(snapshots, "until_full_hour", lambda now: hour - now if now < hour else 3600)
+    async with exchange() as simulator, recording(settings(simulator, tmp_path)) as recorder:
+        await until(lambda: recorder.snapshots.taken == 4, 60)
+        await until(lambda: is_synchronised(recorder))
+    journal = Journal(tmp_path)
+    for native_id in ("BTCUSDT", "ETHUSDT"):
+        first, second = (mark for mark in journal.all(Snapshot) if mark.symbol == native_id)
+        assert first.at < hour * 1e9 <= second.at
+        ids = [decoder("binance").decode_snapshot(native_id, mark.reply.encode()).last_id for mark in (first, second)]
+        updates = [event for event in journal.events(BookEvent) if event.native_id == native_id]
+        assert any(update.first_id <= (ids[1] or 0) + 1 <= update.last_id for update in updates)
+        assert ids[0] != ids[1]
+    assert journal.all(Gap) == []
 
 
 async def test_a_dropped_depth_frame_is_marked_and_a_new_snapshot_bridges(tmp_path: Path) -> None:
