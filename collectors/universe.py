@@ -25,8 +25,7 @@ from collectors.events import CHANNELS, Channel
 Kind = Literal["spot", "swap", "future", "option"]
 _Text = Annotated[str, Meta(min_length=1)]
 _DECIMAL = re.compile(r"[0-9]+(\.[0-9]+)?")
-MERGED_CHANNELS: frozenset[Channel] = frozenset({"trades", "quotes", "book_events"})
-MERGED_IDENTITIES = frozenset({Identity.ID, Identity.CHAIN})
+MERGED_IDENTITIES = frozenset({Identity.ID, Identity.CHAIN, Identity.TUPLE})
 """What sync can merge: nothing else may be recorded in the meantime, for it would be left behind unnoticed."""
 _NUMBERS = ("contract_size", "strike", "price_tick", "amount_step")
 
@@ -231,7 +230,7 @@ def _channel_problems(instrument: Instrument) -> Iterator[str]:
         if channel not in streams:
             known = ", ".join(streams)
             yield f"{instrument.exchange} has no channel {channel}: it has {known}; remove it from `channels`"
-        elif channel not in MERGED_CHANNELS or streams[channel].identity not in MERGED_IDENTITIES:
+        elif streams[channel].identity not in MERGED_IDENTITIES:
             yield (
                 f"{channel} of {instrument.exchange} cannot be merged into the datalake yet (identity "
                 f"{streams[channel].identity}): remove it from `channels`"

@@ -1,6 +1,6 @@
 """What sync must know of a channel: its columns, what makes two events the same, and the statement that merges them.
 
-The identities are those of Binance spot: ids for trades and quotes, first and last update id for book events.
+Here by id: those of trades and quotes, first and last update id of book events; ``identities`` has the others.
 """
 
 from __future__ import annotations
@@ -31,8 +31,11 @@ class ChannelSpec(Struct, frozen=True):
     """The text that digests hash; columns of the stored table."""
     slack: timedelta
     """How far the times of two copies may lie apart: not at all where the time is the exchange's own."""
+    numbered: tuple[str, ...] = ()
+    """Where the wire carries no id: the columns in which events are equal that are numbered within their epoch."""
 
 
+MICROSECONDS = "(date_part('epoch', t.time) * 1000000)::bigint"
 TRADES = ChannelSpec(
     name="trades",
     columns=(
@@ -109,7 +112,58 @@ BOOK_EVENTS = ChannelSpec(
     ),
     slack=timedelta(minutes=10),
 )
-SPECS: tuple[ChannelSpec, ...] = (TRADES, QUOTES, BOOK_EVENTS)
+LIQUIDATIONS = ChannelSpec(
+    name="liquidations",
+    columns=(
+        ("received_at", "timestamptz"),
+        ("time", "timestamptz"),
+        ("epoch", "bigint"),
+        ("instrument_id", "integer"),
+        ("is_buy", "boolean"),
+        ("liquidation_id", "text"),
+        ("price", "numeric"),
+        ("amount", "numeric"),
+    ),
+    identity='s.instrument_id, s.time, s.liquidation_id COLLATE "C"',
+    same="t.time = s.time AND t.liquidation_id = s.liquidation_id",
+    missing_id="liquidation_id IS NULL",
+    payload=("is_buy", "price", "amount"),
+    event_id="s.liquidation_id",
+    # Fields and forms as in trade_text (migration 0006): liquidations|instrument|µs|id|buy or sell|price|amount
+    text=(
+        f"concat('liquidations|', t.instrument_id, '|', {MICROSECONDS}, '|', t.liquidation_id,"
+        " CASE t.is_buy WHEN true THEN '|buy|' WHEN false THEN '|sell|' ELSE '||' END, t.price, '|', t.amount)"
+    ),
+    slack=timedelta(0),
+)
+DERIVATIVES = ChannelSpec(
+    name="derivatives",
+    columns=(
+        ("received_at", "timestamptz"),
+        ("time", "timestamptz"),
+        ("epoch", "bigint"),
+        ("funding_time", "timestamptz"),
+        ("instrument_id", "integer"),
+        ("funding_rate", "numeric"),
+        ("open_interest", "numeric"),
+        ("mark_price", "numeric"),
+        ("index_price", "numeric"),
+    ),
+    identity="s.instrument_id, s.time",
+    same="t.time = s.time",
+    missing_id="true",
+    payload=(),
+    event_id="s.time::text",
+    # derivatives|instrument|µs|funding rate|funding time in µs|open interest|mark price|index price
+    text=(
+        f"concat('derivatives|', t.instrument_id, '|', {MICROSECONDS}, '|', t.funding_rate, '|',"
+        " (date_part('epoch', t.funding_time) * 1000000)::bigint, '|', t.open_interest, '|', t.mark_price, '|',"
+        " t.index_price)"
+    ),
+    slack=timedelta(0),
+)
+SPECS: tuple[ChannelSpec, ...] = (TRADES, QUOTES, BOOK_EVENTS, DERIVATIVES, LIQUIDATIONS)
+"""As they are merged by id; ``identities.specs`` has those of an exchange."""
 
 
 class Extent(Struct, frozen=True):
@@ -124,13 +178,15 @@ class Extent(Struct, frozen=True):
 
 def stage_name(spec: ChannelSpec) -> sql.Identifier:
     """The session's temporary table for rows just pulled."""
-    return sql.Identifier(f"stage_{spec.name}")
+    return sql.Identifier(f"stage_{spec.name}{'_numbered' if spec.numbered else ''}")
 
 
 def create_stage(spec: ChannelSpec) -> sql.Composed:
     """A table without index, WAL or statistics of others; emptied by every commit and rollback."""
     columns = sql.SQL(", ").join(sql.SQL("{} " + kind).format(sql.Identifier(name)) for name, kind in spec.columns)
-    return sql.SQL("CREATE TEMPORARY TABLE {} ({}) ON COMMIT DELETE ROWS").format(stage_name(spec), columns)
+    return sql.SQL("CREATE TEMPORARY TABLE IF NOT EXISTS {} ({}) ON COMMIT DELETE ROWS").format(
+        stage_name(spec), columns
+    )
 
 
 def copy_columns(spec: ChannelSpec) -> sql.Composed:
@@ -204,7 +260,7 @@ WITH refused AS (
         jsonb_build_object({kept}) AS kept, jsonb_build_object({refused}) AS refused
     FROM (SELECT {timed} FROM {stage}) AS s
     INNER JOIN {table} AS t ON {stored}
-    WHERE ({staged_payload}) IS DISTINCT FROM ({stored_payload})
+    WHERE ROW({staged_payload}) IS DISTINCT FROM ROW({stored_payload})
 ),
 noted AS (
     INSERT INTO sync_conflicts (instrument_id, channel, event_id, refused_hash, time, ingestor, epoch, kept, refused)

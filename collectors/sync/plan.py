@@ -23,11 +23,13 @@ class Batch(Struct, frozen=True):
     book_events: int
     received_from: datetime | None
     received_to: datetime | None
+    derivatives: int = 0
+    liquidations: int = 0
 
     @property
     def weight(self) -> int:
         """Staging it will take, in rows the size of a trade."""
-        return self.trades + self.quotes + BOOK_EVENT_WEIGHT * self.book_events
+        return self.trades + self.quotes + self.derivatives + self.liquidations + BOOK_EVENT_WEIGHT * self.book_events
 
 
 class BatchRange(Struct, frozen=True):
@@ -69,6 +71,8 @@ def take(batches: Iterable[Batch], watermark: int, max_weight: int) -> BatchRang
             "trades": sum(batch.trades for batch in taken),
             "quotes": sum(batch.quotes for batch in taken),
             "book_events": sum(batch.book_events for batch in taken),
+            "derivatives": sum(batch.derivatives for batch in taken),
+            "liquidations": sum(batch.liquidations for batch in taken),
         },
         received_from=min((b.received_from for b in taken if b.received_from is not None), default=None),
         received_to=max((b.received_to for b in taken if b.received_to is not None), default=None),

@@ -21,8 +21,11 @@ from collectors.events import Channel
 from collectors.sync import source, target
 from collectors.sync.channels import SPECS
 from collectors.sync.errors import SourceError, SyncError
+from collectors.sync.identities import specs
 from collectors.sync.plan import BatchRange, take
 
+_USUAL: frozenset[Channel] = frozenset({"trades", "quotes", "book_events"})
+"""Asked for in any case, so that rows a batch does not tell of are found."""
 MAX_WEIGHT = 400_000
 """Staging of one transaction, in rows the size of a trade: some 40 MB."""
 
@@ -151,9 +154,9 @@ def _merge_range(
     counts: dict[Channel, target.Merged] = {}
     with lake.transaction():
         target.tune(lake)
-        for spec in SPECS:
+        for spec in specs(stream.exchange):
             rows = 0
-            if batches.received_from is not None:
+            if batches.received_from is not None and (spec.name in _USUAL or batches.rows[spec.name]):
                 rows = target.fill(lake, spec, source.copy_out(ingestor, spec, stream, batches))
             if rows != batches.rows[spec.name]:
                 raise SourceError(

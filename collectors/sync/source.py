@@ -15,6 +15,7 @@ from collectors.events import CHANNELS
 from collectors.sync.channels import SPECS, ChannelSpec, copy_columns
 from collectors.sync.errors import SourceError
 from collectors.sync.plan import Batch, BatchRange
+from collectors.sync.tuples import numbered_query
 
 # A source that vanishes must not hold up the others for the hours TCP would wait.
 PATIENCE = {
@@ -140,18 +141,8 @@ def copy_out(
 
     The server sends a message a row; joined they cost the other side a system call per piece instead of per row.
     """
-    query = sql.SQL(
-        "COPY (SELECT {columns} FROM {table} WHERE stream_id = {stream} AND batch BETWEEN {first} AND {last}"
-        " AND received_at BETWEEN {received_from} AND {received_to}) TO STDOUT (FORMAT binary)"
-    ).format(
-        columns=copy_columns(spec),
-        table=sql.Identifier(spec.name),
-        stream=sql.Literal(stream.id),
-        first=sql.Literal(batches.first),
-        last=sql.Literal(batches.last),
-        received_from=sql.Literal(batches.received_from),
-        received_to=sql.Literal(batches.received_to),
-    )
+    rows = _numbered(spec, stream, batches) if spec.numbered else _plain(spec, stream, batches)
+    query = sql.SQL("COPY ({}) TO STDOUT (FORMAT binary)").format(rows)
     pieces: list[bytes] = []
     size = 0
     with connection.cursor() as cursor, cursor.copy(query) as copy:
@@ -163,6 +154,25 @@ def copy_out(
                 pieces.clear()
                 size = 0
     yield b"".join(pieces)
+
+
+def _numbered(spec: ChannelSpec, stream: Stream, batches: BatchRange) -> sql.Composed:
+    return numbered_query(spec.columns, spec.numbered, spec.name, stream.id, batches)
+
+
+def _plain(spec: ChannelSpec, stream: Stream, batches: BatchRange) -> sql.Composed:
+    return sql.SQL(
+        "SELECT {columns} FROM {table} WHERE stream_id = {stream} AND batch BETWEEN {first} AND {last}"
+        " AND received_at BETWEEN {received_from} AND {received_to}"
+    ).format(
+        columns=copy_columns(spec),
+        table=sql.Identifier(spec.name),
+        stream=sql.Literal(stream.id),
+        first=sql.Literal(batches.first),
+        last=sql.Literal(batches.last),
+        received_from=sql.Literal(batches.received_from),
+        received_to=sql.Literal(batches.received_to),
+    )
 
 
 def read_connections(connection: psycopg.Connection[Any], stream: Stream, batches: BatchRange) -> list[tuple[Any, ...]]:

@@ -76,8 +76,6 @@ def connect(conninfo: str) -> psycopg.Connection[Any]:
     # A killed sync's statement is given up, and its lock with it, once the server sees that nobody listens.
     connection.execute("SET client_connection_check_interval = '2s'")
     connection.execute("SET temp_buffers = '32MB'")
-    for spec in SPECS:
-        connection.execute(create_stage(spec))
     return connection
 
 
@@ -189,6 +187,7 @@ def tune(connection: psycopg.Connection[Any]) -> None:
 
 def fill(connection: psycopg.Connection[Any], spec: ChannelSpec, pieces: Iterator[bytes]) -> int:
     """Pass binary COPY on to the stage; returns its rows."""
+    connection.execute(create_stage(spec))
     query = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(stage_name(spec), copy_columns(spec))
     with connection.cursor() as cursor:
         with cursor.copy(query) as copy:
@@ -204,13 +203,13 @@ def merge(connection: psycopg.Connection[Any], spec: ChannelSpec, ingestor: str)
         return Merged(0, 0, 0)
     if extent.missing_ids:
         raise SourceError(
-            f"{extent.missing_ids} of {extent.rows} {spec.name} have no id: this version merges by id only, so every"
+            f"{extent.missing_ids} of {extent.rows} {spec.name} have no id by which they could be merged, so every"
             " further ingestor would double them; nothing of their batches was merged"
         )
     connection.execute(analyze_statement(spec))
     inserted = _count(connection, merge_statement(spec, extent, ingestor))
     conflicts = 0
-    if inserted < extent.rows:  # only then is there a second copy of anything
+    if inserted < extent.rows and spec.payload:  # only then is there a second copy of anything
         conflicts = _count(connection, contradictions_statement(spec, extent, ingestor))
     return Merged(extent.rows, inserted, conflicts)
 

@@ -1,0 +1,64 @@
+"""What makes two events the same, chosen by exchange: an id, or content and number where the wire carries no id.
+
+Events that belong to their epoch alone cannot be merged yet: the universe refuses their channels.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from functools import cache
+
+from msgspec.structs import replace
+
+from collectors.decode import Identity, UnknownExchangeError, decoder
+from collectors.events import Channel
+from collectors.sync.channels import DERIVATIVES, LIQUIDATIONS, MICROSECONDS, QUOTES, SPECS, TRADES, ChannelSpec
+from collectors.sync.errors import SourceError
+from collectors.sync.tuples import same_tuple
+
+
+def _by_tuple(spec: ChannelSpec, content: tuple[str, ...], nullable: tuple[str, ...]) -> ChannelSpec:
+    """The same channel where an event is known by its content, and by its number among equal ones."""
+    columns = (*spec.columns, ("ordinal", "smallint"))
+    key = ("instrument_id", "time", *content)
+    kinds = dict(columns)
+    return replace(
+        spec,
+        columns=columns,
+        identity=", ".join(f"s.{name}" for name in (*key, "ordinal")),
+        same=same_tuple([(name, kinds[name]) for name in ("time", "ordinal", *content)], nullable),
+        missing_id="false",
+        payload=tuple(name for name in spec.payload if name not in content),
+        event_id=f"concat_ws('|', {', '.join(f's.{name}' for name in (*key[1:], 'ordinal'))})",
+        slack=timedelta(0),
+        numbered=key,
+    )
+
+
+_QUOTE = ("update_id", "bid_price", "bid_amount", "ask_price", "ask_amount")
+_DERIVATIVE = ("funding_rate", "funding_time", "open_interest", "mark_price", "index_price")
+BY_TUPLE: dict[Channel, ChannelSpec] = {
+    "trades": _by_tuple(TRADES, ("is_buy", "trade_id", "price", "amount"), ("is_buy", "trade_id")),
+    # quotes|instrument|µs|update id|bid price|bid amount|ask price|ask amount
+    "quotes": replace(
+        _by_tuple(QUOTES, _QUOTE, _QUOTE),
+        text=(
+            f"concat('quotes|', t.instrument_id, '|', {MICROSECONDS}, '|', t.update_id, '|', t.bid_price, '|',"
+            " t.bid_amount, '|', t.ask_price, '|', t.ask_amount)"
+        ),
+    ),
+    "derivatives": _by_tuple(DERIVATIVES, _DERIVATIVE, _DERIVATIVE),
+    "liquidations": _by_tuple(
+        LIQUIDATIONS, ("is_buy", "liquidation_id", "price", "amount"), ("is_buy", "liquidation_id")
+    ),
+}
+
+
+@cache
+def specs(exchange: str) -> tuple[ChannelSpec, ...]:
+    """The channels as this exchange's decoder declares them; raises SourceError where it is not known."""
+    try:
+        declared = decoder(exchange).identity
+    except UnknownExchangeError as error:
+        raise SourceError(f"{error}: what it loaded cannot be merged by this version") from error
+    return tuple(BY_TUPLE[spec.name] if declared.get(spec.name) is Identity.TUPLE else spec for spec in SPECS)
