@@ -10,9 +10,18 @@ from functools import cache
 
 from msgspec.structs import replace
 
-from collectors.decode import Identity, UnknownExchangeError, decoder
+from collectors.decode import Identity, Proof, UnknownExchangeError, decoder
 from collectors.events import Channel
-from collectors.sync.channels import DERIVATIVES, LIQUIDATIONS, MICROSECONDS, QUOTES, SPECS, TRADES, ChannelSpec
+from collectors.sync.channels import (
+    BOOK_EVENTS,
+    DERIVATIVES,
+    LIQUIDATIONS,
+    MICROSECONDS,
+    QUOTES,
+    SPECS,
+    TRADES,
+    ChannelSpec,
+)
 from collectors.sync.errors import SourceError
 from collectors.sync.tuples import same_tuple
 
@@ -54,11 +63,26 @@ BY_TUPLE: dict[Channel, ChannelSpec] = {
 }
 
 
+# The message of a quiet minute repeats the last id (OKX): it is another than the update that had this id first.
+BY_PREVIOUS = replace(
+    BOOK_EVENTS,
+    identity=f"{BOOK_EVENTS.identity}, s.previous_id",
+    same=f"{BOOK_EVENTS.same} AND coalesce(t.previous_id, -1) = coalesce(s.previous_id, -1)",
+)
+
+
 @cache
 def specs(exchange: str) -> tuple[ChannelSpec, ...]:
     """The channels as this exchange's decoder declares them; raises SourceError where it is not known."""
     try:
-        declared = decoder(exchange).identity
+        streams = decoder(exchange).streams
     except UnknownExchangeError as error:
         raise SourceError(f"{error}: what it loaded cannot be merged by this version") from error
-    return tuple(BY_TUPLE[spec.name] if declared.get(spec.name) is Identity.TUPLE else spec for spec in SPECS)
+
+    def chosen(spec: ChannelSpec) -> ChannelSpec:
+        stream = streams.get(spec.name)
+        if stream is not None and stream.identity is Identity.TUPLE:
+            return BY_TUPLE[spec.name]
+        return BY_PREVIOUS if spec is BOOK_EVENTS and stream is not None and stream.proof is Proof.PREVIOUS else spec
+
+    return tuple(map(chosen, SPECS))

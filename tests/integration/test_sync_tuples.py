@@ -227,3 +227,21 @@ def test_state_that_belongs_to_its_epoch_is_refused_and_named(lab: Lab) -> None:
     lab.load("ing1", 1, 0, {"derivatives": [derivative(1)]})
     report = sync_once(lab.config)
     assert "1 of 1 derivatives have no id" in (report.failed[0].error or "")
+
+
+def test_an_update_that_repeats_the_last_id_is_another_than_the_one_that_had_it(lab: Lab) -> None:
+    lab.clear("okx")
+
+    def update(previous: int, last: int, *prices: str) -> dict[str, Any]:
+        levels = {"bid_prices": list(map(Decimal, prices)), "bid_amounts": [Decimal(1)] * len(prices)}
+        empty: dict[str, list[Decimal]] = {"ask_prices": [], "ask_amounts": []}
+        return {"time": T0, "previous_id": previous, "last_id": last, "is_snapshot": False} | levels | empty
+
+    events = [update(100, 105, "1.50"), update(105, 105), update(105, 109, "1.60")]
+    lab.load("ing1", 1, 0, {"book_events": events[:2]})
+    lab.load("ing2", 1, 2, {"book_events": events})
+    report = lab.sync()
+    assert (report.inserted, report.conflicts) == (3, 0)
+    with connect(lab.datalake) as db:
+        rows = db.execute("SELECT previous_id, last_id FROM book_events ORDER BY 2, 1").fetchall()
+    assert rows == [(100, 105), (105, 105), (105, 109)]

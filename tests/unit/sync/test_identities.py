@@ -1,0 +1,39 @@
+"""Which statement merges which exchange's channel."""
+
+from __future__ import annotations
+
+import pytest
+
+from collectors.decode import EXCHANGES, Identity, decoder
+from collectors.sync.channels import BOOK_EVENTS, SPECS
+from collectors.sync.errors import SourceError
+from collectors.sync.identities import BY_PREVIOUS, BY_TUPLE, specs
+
+
+def test_binance_is_merged_by_id_throughout() -> None:
+    assert specs("binance") == SPECS
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_channels_declared_without_id_are_merged_by_content(exchange: str) -> None:
+    declared = decoder(exchange).identity
+    for spec in specs(exchange):
+        assert bool(spec.numbered) == (declared.get(spec.name) is Identity.TUPLE)
+    assert [spec.name for spec in specs(exchange)] == [spec.name for spec in SPECS]
+
+
+def test_the_previous_id_counts_only_where_it_is_the_proof() -> None:
+    books = {exchange: specs(exchange)[SPECS.index(BOOK_EVENTS)] for exchange in ("okx", "deribit", "bybit", "kucoin")}
+    assert books == {"okx": BY_PREVIOUS, "deribit": BY_PREVIOUS, "bybit": BOOK_EVENTS, "kucoin": BOOK_EVENTS}
+
+
+@pytest.mark.parametrize("channel", sorted(BY_TUPLE))
+def test_whatever_the_history_keeps_of_an_event_is_its_key_or_its_payload(channel: str) -> None:
+    (spec,) = (spec for name, spec in BY_TUPLE.items() if name == channel)
+    provenance = {"received_at", "epoch", "ordinal"}
+    assert {*spec.numbered, *spec.payload, *provenance} == {name for name, _ in spec.columns}
+
+
+def test_an_exchange_of_another_version_is_refused_by_name() -> None:
+    with pytest.raises(SourceError, match="atlantis"):
+        specs("atlantis")
