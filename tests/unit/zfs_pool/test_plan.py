@@ -60,6 +60,13 @@ def test_attaches_to_a_healthy_disk_and_gives_up_only_what_is_named() -> None:
     assert plan_pool(tank("ac"), tank("ac"), named=Named({"b": "c"}, frozenset("d"))) == Plan()
 
 
+def test_copies_before_it_gives_up_a_side() -> None:
+    """A side is attached to a disk already in place, and detached only after what takes its part is attached."""
+    whole = plan_pool(ONE, tank("cde"), named=Named({"a": "c", "b": "d"}))
+    assert whole == Plan((Replace("a", "c"), Replace("b", "d"), Attach("c", "e")))
+    assert plan_pool(ONE, tank("ac"), named=Named(detached=frozenset("b"))) == Plan((Attach("a", "c"), Detach("b")))
+
+
 @pytest.mark.parametrize(
     ("current", "wanted", "named", "says"),
     [
