@@ -13,7 +13,9 @@ from psycopg import sql
 
 from collectors.digests.model import Digest, read_digests
 from collectors.errors import CryptopipError, UsageError
+from collectors.events import Channel
 from collectors.sync.channels import SPECS, ChannelSpec
+from collectors.sync.identities import specs
 
 ROWS = "rows:"
 """In front of a conninfo: compute from the rows themselves instead of trusting the table ``digests``."""
@@ -80,9 +82,11 @@ def _of_database(conninfo: str, window: Window, *, from_rows: bool) -> Iterator[
             connection.read_only = True
             connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             _check_schema(connection)
-            for spec in sorted(SPECS, key=lambda spec: spec.name):
-                if window.channel in (None, spec.name):
-                    yield from _rows(connection, _statement(spec, window, from_rows=from_rows))
+            exchanges = [row[0] for row in connection.execute("SELECT DISTINCT exchange FROM instruments ORDER BY 1")]
+            for channel in sorted(spec.name for spec in SPECS):
+                if window.channel in (None, channel):
+                    inner = _of_rows(channel, exchanges, window) if from_rows else _kept(channel, window)
+                    yield from _rows(connection, _named(channel, inner, window))
     except psycopg.Error as error:
         raise CryptopipError(f"cannot read digests: {str(error).strip()}") from error
 
@@ -105,31 +109,55 @@ def _rows(connection: psycopg.Connection[Any], statement: sql.Composed) -> Itera
             yield Digest(*row)
 
 
-def _statement(spec: ChannelSpec, window: Window, *, from_rows: bool) -> sql.Composed:
-    """Channel, instrument, hour, rows, hash, exchange, native id: of the table ``digests`` or of the rows."""
-    kept = "SELECT instrument_id, hour, rows, hash FROM digests AS t WHERE t.channel = {channel} AND {times}"
-    # The hour and the hash are those that a merge adds to the table.
-    computed = (
-        "SELECT t.instrument_id, time_bucket('1 hour', t.time) AS hour, count(*) AS rows,"
-        " sum(event_hash({text})) AS hash FROM {table} AS t"
-        " WHERE {times} GROUP BY t.instrument_id, time_bucket('1 hour', t.time)"
+def _times(column: sql.Identifier, window: Window) -> sql.Composed:
+    """That a moment lies in the window."""
+    conditions = [sql.SQL("true").format()]
+    if window.since:
+        conditions.append(sql.SQL("{} >= {}").format(column, sql.Literal(window.since)))
+    if window.until:
+        conditions.append(sql.SQL("{} < {}").format(column, sql.Literal(window.until)))
+    return sql.SQL(" AND ").join(conditions)
+
+
+def _kept(channel: Channel, window: Window) -> sql.Composed:
+    """Instrument, hour, rows and hash of the table ``digests``."""
+    return sql.SQL(
+        "SELECT instrument_id, hour, rows, hash FROM digests AS t WHERE t.channel = {channel} AND {times}"
+    ).format(channel=sql.Literal(channel), times=_times(sql.Identifier("t", "hour"), window))
+
+
+def _of_rows(channel: Channel, exchanges: list[str], window: Window) -> sql.Composed:
+    """The same of the rows themselves: hour and hash as a merge adds them to the table; the text is the exchange's."""
+    by_text: dict[str, tuple[ChannelSpec, list[str]]] = {}
+    for exchange in exchanges:
+        (spec,) = (spec for spec in specs(exchange) if spec.name == channel)
+        by_text.setdefault(spec.text, (spec, []))[1].append(exchange)
+    if not by_text:
+        return _kept(channel, window)  # without instruments there are neither rows nor digests
+    return sql.SQL(" UNION ALL ").join(
+        sql.SQL(
+            "SELECT t.instrument_id, time_bucket('1 hour', t.time) AS hour, count(*) AS rows,"
+            " sum(event_hash({text})) AS hash FROM {table} AS t"
+            " WHERE {times} AND t.instrument_id IN (SELECT id FROM instruments WHERE exchange = ANY ({exchanges}))"
+            " GROUP BY t.instrument_id, time_bucket('1 hour', t.time)"
+        ).format(
+            text=sql.SQL(spec.text),
+            table=sql.Identifier(channel),
+            times=_times(sql.Identifier("t", "time"), window),
+            exchanges=sql.Literal(of),
+        )
+        for spec, of in by_text.values()
     )
-    column = sql.Identifier("t", "time" if from_rows else "hour")
-    times = [sql.SQL("true")]
-    times += [sql.SQL("{} >= {}").format(column, sql.Literal(window.since))] if window.since else []  # type: ignore[list-item]
-    times += [sql.SQL("{} < {}").format(column, sql.Literal(window.until))] if window.until else []  # type: ignore[list-item]
-    inner = sql.SQL(computed if from_rows else kept).format(
-        channel=sql.Literal(spec.name),
-        text=sql.SQL(spec.text),
-        table=sql.Identifier(spec.name),
-        times=sql.SQL(" AND ").join(times),
-    )
-    of_exchange = (
-        sql.SQL("true") if window.exchange is None else sql.SQL("i.exchange = {}").format(sql.Literal(window.exchange))
-    )
+
+
+def _named(channel: Channel, inner: sql.Composed, window: Window) -> sql.Composed:
+    """The fields of ``Digest``, in the order of its key."""
+    of_exchange = sql.SQL("true").format()
+    if window.exchange is not None:
+        of_exchange = sql.SQL("i.exchange = {}").format(sql.Literal(window.exchange))
     return sql.SQL(
         "SELECT {channel}, d.instrument_id, d.hour, d.rows, d.hash::text,"
         " coalesce(i.exchange, '?'), coalesce(i.native_id, '?')"
         " FROM ({inner}) AS d LEFT JOIN instruments AS i ON i.id = d.instrument_id WHERE {of_exchange}"
         " ORDER BY d.instrument_id, d.hour"
-    ).format(channel=sql.Literal(spec.name), inner=inner, of_exchange=of_exchange)
+    ).format(channel=sql.Literal(channel), inner=inner, of_exchange=of_exchange)

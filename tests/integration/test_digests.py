@@ -80,6 +80,16 @@ def test_digests_of_rows_are_those_that_the_description_gives(datalake_dsn: str)
     ]
 
 
+def test_events_without_ids_are_told_apart_by_time(datalake_dsn: str) -> None:
+    """What Binance's update id says of a quote, the time says where there is no id."""
+    with psycopg.connect(datalake_dsn) as connection:
+        connection.execute(INSTRUMENT.replace("binance", "deribit"))
+        connection.execute(QUOTE.replace(", 7, 1,", ", NULL, 1,").encode())
+    (found,) = exported(f"rows:{datalake_dsn}")
+    micros = int(datetime(2026, 11, 1, 10, tzinfo=UTC).timestamp()) * 1_000_000
+    assert found["hash"] == hash_of(f"quotes|1|{micros}||1.50|2||")
+
+
 def test_equal_histories_are_equal_whatever_was_received_when(datalake_dsn: str, other_lake_dsn: str) -> None:
     fill(datalake_dsn)
     fill(other_lake_dsn)
