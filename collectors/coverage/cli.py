@@ -16,6 +16,7 @@ from rich.table import Table
 
 from collectors.config import DEFAULT_CONFIG, load_config
 from collectors.coverage.continuity import Continuity, Query, check_continuity
+from collectors.coverage.report import write_report
 from collectors.errors import CryptopipError, UsageError
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
@@ -35,6 +36,7 @@ def continuity(
     settle: Annotated[
         str, typer.Option(help="Without --until: how long ingestors and sync may take before missing data is a gap.")
     ] = "2m",
+    report: Annotated[Path | None, typer.Option(help="Write the answer to this file as one HTML page too.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
 ) -> None:
     """Say for each instrument and channel when somebody was provably listening, and list the gaps.
@@ -59,6 +61,8 @@ def continuity(
             answers = check_continuity(connection, query)
     except psycopg.Error as error:
         raise CryptopipError(f"cannot ask the datalake: {str(error).strip()}") from error
+    if report is not None:
+        write_report(report, answers)
     if as_json:
         sys.stdout.buffer.write(msgspec.json.encode(as_data(answers)) + b"\n")
     else:

@@ -173,6 +173,19 @@ def command(tmp_path: Path) -> Path:
     return script
 
 
+def test_the_command_writes_the_page_beside_its_answer(
+    lake: psycopg.Connection[Any], lake_dsn: str, command: Path, tmp_path: Path
+) -> None:
+    record(lake, 0, None)
+    cover(lake, "ing1", 0, 1350)
+    page = tmp_path / "report.html"
+    argv = [str(command), "continuity", f"--dsn={lake_dsn}", f"--until={at(1800).isoformat()}", f"--report={page}"]
+    done = subprocess.run([*argv, "--json"], capture_output=True, text=True, check=False)
+    assert (done.returncode, json.loads(done.stdout)["gap_seconds"]) == (1, 450.0)
+    assert '<th scope="row">binance BTC/USDT</th><td class="part">75</td>' in page.read_text()
+    assert "<td>ing1: crash</td>" in page.read_text()
+
+
 def run_module(command: Path, **arguments: Any) -> dict[str, Any]:
     done = subprocess.run(
         [
