@@ -18,6 +18,7 @@ from collectors.config import DEFAULT_CONFIG, load_config
 from collectors.coverage.continuity import Continuity, Query, check_continuity
 from collectors.coverage.report import write_report
 from collectors.errors import CryptopipError, UsageError
+from collectors.events import CHANNELS
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _UNIT = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -31,7 +32,7 @@ def continuity(
     until: Annotated[str | None, typer.Option(help="Up to when; by default up to what was merged by now.")] = None,
     exchange: Annotated[str | None, typer.Option(help="Only this exchange.")] = None,
     symbol: Annotated[str | None, typer.Option(help="Only these symbols; * and ? stand for any text: */USDT.")] = None,
-    channel: Annotated[str | None, typer.Option(help="Only this channel: trades, quotes or book_events.")] = None,
+    channel: Annotated[str | None, typer.Option(help=f"Only this channel: {', '.join(CHANNELS)}.")] = None,
     min_gap: Annotated[str, typer.Option(help="Smallest gap to list, with its unit: 500ms, 2s, 1m.")] = "0s",
     settle: Annotated[
         str, typer.Option(help="Without --until: how long ingestors and sync may take before missing data is a gap.")

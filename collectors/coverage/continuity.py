@@ -13,7 +13,7 @@ from psycopg.types.multirange import Multirange
 from collectors.errors import CryptopipError, UsageError
 from collectors.events import CHANNELS
 
-NEEDED = ("instruments", "recording", "coverage_intervals", "digests", "trades", "quotes", "book_events")
+NEEDED = ("instruments", "recording", "coverage_intervals", "digests", *CHANNELS)
 
 
 class Query(Struct, frozen=True):

@@ -41,7 +41,7 @@ options:
   channel:
     description: Only this channel.
     type: str
-    choices: [trades, quotes, book_events]
+    choices: [trades, quotes, book_events, derivatives, liquidations]
   min_gap:
     description: Smallest gap to list, with its unit (ms, s, m, h, d). What is covered is told exactly all the same.
     type: str
@@ -192,7 +192,7 @@ def main() -> None:
             "until": {"type": "str"},
             "exchange": {"type": "str"},
             "symbol": {"type": "str"},
-            "channel": {"type": "str", "choices": ["trades", "quotes", "book_events"]},
+            "channel": {"type": "str", "choices": ["trades", "quotes", "book_events", "derivatives", "liquidations"]},
             "min_gap": {"type": "str", "default": "0s"},
             "settle": {"type": "str", "default": "2m"},
             "fail_on_gaps": {"type": "bool", "default": False},
