@@ -98,6 +98,21 @@ def test_the_book_at_an_update_is_the_truth_down_to_the_snapshots_horizon(
         assert asks == {p: a for p, a in truth.at_id[number][1].items() if p <= 1030}
 
 
+def test_a_hole_shows_also_where_updates_name_only_the_id_before_them(lake: psycopg.Connection[Any]) -> None:
+    truth = Truth(5)
+    store(lake, at(0), None, 100, *truth.at_id[100])
+    for first, last in ((101, 110), (111, 120), (131, 140)):
+        store(lake, at(last / 10), first, last, *truth.update(first, last))
+    # A quiet minute's message repeats the last id, and ids that fall begin anew: neither covers anything.
+    store(lake, at(12.1), 121, 120, {}, {})
+    lake.execute("UPDATE book_events SET previous_id = first_id - 1, first_id = NULL WHERE NOT is_snapshot")
+    unknown, bids, _ = asked(lake, "book_at_update", 120)
+    assert (unknown, bids) == (None, {p: a for p, a in truth.at_id[120][0].items() if p >= 971})
+    assert "updates 121 to 130 after snapshot 100" in (asked(lake, "book_at_update", 140)[0] or "")
+    lake.execute("UPDATE book_events SET previous_id = NULL")
+    assert "updates 101 to 120 after snapshot 100" in (asked(lake, "book_at_update", 120)[0] or "")
+
+
 def test_a_book_with_a_hole_or_without_snapshot_is_unknown(lake: psycopg.Connection[Any]) -> None:
     truth = Truth(3)
     store(lake, at(0), None, 100, *truth.at_id[100])
