@@ -134,7 +134,6 @@ def show(answers: list[Continuity]) -> None:
         gaps.add_column(name)
     for answer in answers:
         for gap in answer.gaps:
-            causes = ", ".join(f"{ingestor}: {cause or 'not known yet'}" for ingestor, cause in gap.ended_by.items())
             gaps.add_row(
                 f"{answer.exchange} {answer.symbol}",
                 answer.channel,
@@ -143,6 +142,6 @@ def show(answers: list[Continuity]) -> None:
                 f"{gap.seconds:,.3f}",
                 gap.last_id_before or "-",
                 gap.first_id_after or "-",
-                causes or "nobody had listened yet",
+                gap.causes,
             )
     console.print(gaps)

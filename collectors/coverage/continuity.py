@@ -10,6 +10,7 @@ import psycopg
 from msgspec import Struct
 from psycopg.types.multirange import Multirange
 
+from collectors.datalake import missing_relations
 from collectors.errors import CryptopipError, UsageError
 from collectors.events import CHANNELS
 
@@ -62,6 +63,12 @@ class Gap(Struct, frozen=True):
     first_id_after: str | None
     ended_by: dict[str, str | None]
     """Per ingestor why its last listening before the gap ended; None where it is not known to have ended."""
+
+    @property
+    def causes(self) -> str:
+        """``ended_by`` for a person."""
+        causes = ", ".join(f"{ingestor}: {cause or 'not known yet'}" for ingestor, cause in self.ended_by.items())
+        return causes or "nobody had listened yet"
 
 
 class Continuity(Struct, frozen=True):
@@ -242,8 +249,7 @@ def _now(connection: psycopg.Connection[Any]) -> datetime:
 
 
 def _check_schema(connection: psycopg.Connection[Any]) -> None:
-    found = {r[0] for r in connection.execute("SELECT relname FROM pg_class WHERE relname = ANY (%s)", [list(NEEDED)])}
-    if lacking := [name for name in NEEDED if name not in found]:
+    if lacking := missing_relations(connection, NEEDED):
         raise CryptopipError(
             f"this database has no {', '.join(lacking)}: it is no datalake, or not migrated; name another or migrate it"
         )

@@ -44,8 +44,7 @@ def render(answers: list[Continuity]) -> str:
             gap.start.isoformat(),
             gap.end.isoformat(),
             f"{gap.seconds:.3f}",
-            ", ".join(f"{who}: {why or 'not known yet'}" for who, why in gap.ended_by.items())
-            or "nobody had listened yet",
+            gap.causes,
         ]
         for a in answers
         for gap in a.gaps

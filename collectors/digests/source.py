@@ -11,15 +11,16 @@ import psycopg
 from msgspec import Struct
 from psycopg import sql
 
+from collectors.datalake import missing_relations
 from collectors.digests.model import Digest, read_digests
 from collectors.errors import CryptopipError, UsageError
-from collectors.events import Channel
-from collectors.sync.channels import SPECS, ChannelSpec
+from collectors.events import CHANNELS, Channel
+from collectors.sync.channels import ChannelSpec
 from collectors.sync.identities import specs
 
 ROWS = "rows:"
 """In front of a conninfo: compute from the rows themselves instead of trusting the table ``digests``."""
-_NEEDED = ("instruments", "digests", *(spec.name for spec in SPECS))
+_NEEDED = ("instruments", "digests", *CHANNELS)
 
 
 class Window(Struct, frozen=True):
@@ -36,9 +37,8 @@ class Window(Struct, frozen=True):
                 raise UsageError(f"{name} is {moment.isoformat()}, expected a full hour: digests are kept per hour")
         if self.since is not None and self.until is not None and self.until <= self.since:
             raise UsageError(f"until {self.until.isoformat()} is not after since {self.since.isoformat()}")
-        channels = sorted(spec.name for spec in SPECS)
-        if self.channel is not None and self.channel not in channels:
-            raise UsageError(f"channel {self.channel!r}, expected one of {', '.join(channels)}")
+        if self.channel is not None and self.channel not in CHANNELS:
+            raise UsageError(f"channel {self.channel!r}, expected one of {', '.join(sorted(CHANNELS))}")
 
     def holds(self, digest: Digest) -> bool:
         """Whether a digest lies in it."""
@@ -83,7 +83,7 @@ def _of_database(conninfo: str, window: Window, *, from_rows: bool) -> Iterator[
             connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             _check_schema(connection)
             exchanges = [row[0] for row in connection.execute("SELECT DISTINCT exchange FROM instruments ORDER BY 1")]
-            for channel in sorted(spec.name for spec in SPECS):
+            for channel in sorted(CHANNELS):
                 if window.channel in (None, channel):
                     inner = _of_rows(channel, exchanges, window) if from_rows else _kept(channel, window)
                     yield from _rows(connection, _named(channel, inner, window))
@@ -92,9 +92,7 @@ def _of_database(conninfo: str, window: Window, *, from_rows: bool) -> Iterator[
 
 
 def _check_schema(connection: psycopg.Connection[Any]) -> None:
-    query = "SELECT name FROM unnest(%s::text[]) AS name WHERE to_regclass(name) IS NULL"
-    missing = [row[0] for row in connection.execute(query, (list(_NEEDED),))]
-    if missing:
+    if missing := missing_relations(connection, _NEEDED):
         raise CryptopipError(
             f"the database {connection.info.dbname} has no {', '.join(missing)}, so it is no datalake of this version:"
             " give another conninfo, or run playbooks/migrate.yml"

@@ -18,6 +18,7 @@ import zstandard
 from msgspec import Struct
 from msgspec.structs import replace
 
+from collectors.files import fsync_folder
 from collectors.journal.format import (
     Close,
     Frames,
@@ -100,7 +101,7 @@ class _SegmentFile:
             self.flush()
             os.link(opening, self.path)  # unlike a rename it refuses to replace a segment that is there
             opening.unlink()
-            _fsync_folder(folder)
+            fsync_folder(folder)
         except BaseException:
             os.close(self._fd)
             opening.unlink(missing_ok=True)
@@ -149,14 +150,6 @@ class _SegmentFile:
     def close(self) -> None:
         """Close the file and give up its lock, whatever is in it."""
         os.close(self._fd)
-
-
-def _fsync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 class _Group(Struct, frozen=True):

@@ -30,12 +30,11 @@ def _by_tuple(spec: ChannelSpec, content: tuple[str, ...], nullable: tuple[str, 
     """The same channel where an event is known by its content, and by its number among equal ones."""
     columns = (*spec.columns, ("ordinal", "smallint"))
     key = ("instrument_id", "time", *content)
-    kinds = dict(columns)
     return replace(
         spec,
         columns=columns,
         identity=", ".join(f"s.{name}" for name in (*key, "ordinal")),
-        same=same_tuple([(name, kinds[name]) for name in ("time", "ordinal", *content)], nullable),
+        same=same_tuple(("time", "ordinal", *content), nullable),
         missing_id="false",
         payload=tuple(name for name in spec.payload if name not in content),
         event_id=f"concat_ws('|', {', '.join(f's.{name}' for name in (*key[1:], 'ordinal'))})",

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from collectors.events import Channel
+from collectors.events import CHANNELS, Channel
 from collectors.sync.errors import SourceError
 
 # A book event of some fifty levels takes about as much staging as this many trades (measured in bytes of binary COPY).
@@ -67,13 +67,7 @@ def take(batches: Iterable[Batch], watermark: int, max_weight: int) -> BatchRang
     return BatchRange(
         first=taken[0].number,
         last=taken[-1].number,
-        rows={
-            "trades": sum(batch.trades for batch in taken),
-            "quotes": sum(batch.quotes for batch in taken),
-            "book_events": sum(batch.book_events for batch in taken),
-            "derivatives": sum(batch.derivatives for batch in taken),
-            "liquidations": sum(batch.liquidations for batch in taken),
-        },
+        rows={channel: sum(getattr(batch, channel) for batch in taken) for channel in CHANNELS},
         received_from=min((b.received_from for b in taken if b.received_from is not None), default=None),
         received_to=max((b.received_to for b in taken if b.received_to is not None), default=None),
     )

@@ -141,7 +141,7 @@ def copy_out(
 
     The server sends a message a row; joined they cost the other side a system call per piece instead of per row.
     """
-    rows = _numbered(spec, stream, batches) if spec.numbered else _plain(spec, stream, batches)
+    rows = numbered_query(spec, stream.id, batches) if spec.numbered else _plain(spec, stream, batches)
     query = sql.SQL("COPY ({}) TO STDOUT (FORMAT binary)").format(rows)
     pieces: list[bytes] = []
     size = 0
@@ -154,10 +154,6 @@ def copy_out(
                 pieces.clear()
                 size = 0
     yield b"".join(pieces)
-
-
-def _numbered(spec: ChannelSpec, stream: Stream, batches: BatchRange) -> sql.Composed:
-    return numbered_query(spec.columns, spec.numbered, spec.name, stream.id, batches)
 
 
 def _plain(spec: ChannelSpec, stream: Stream, batches: BatchRange) -> sql.Composed:

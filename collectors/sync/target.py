@@ -13,6 +13,7 @@ import psycopg
 from msgspec import Struct
 from psycopg import sql
 
+from collectors.datalake import missing_relations
 from collectors.sync.channels import (
     SPECS,
     ChannelSpec,
@@ -67,10 +68,7 @@ def connect(conninfo: str) -> psycopg.Connection[Any]:
         connection = psycopg.connect(conninfo, application_name=name[:63], client_encoding="UTF8", autocommit=True)
     except psycopg.Error as error:
         raise SyncError(f"cannot connect to the datalake: {str(error).strip()}") from error
-    found = {
-        row[0] for row in connection.execute("SELECT relname FROM pg_class WHERE relname = ANY (%s)", [list(TABLES)])
-    }
-    if lacking := [table for table in TABLES if table not in found]:
+    if lacking := missing_relations(connection, TABLES):
         connection.close()
         raise SyncError(f"the datalake has no table {', '.join(lacking)}: migrate it first (playbook migrate)")
     # A killed sync's statement is given up, and its lock with it, once the server sees that nobody listens.

@@ -12,28 +12,27 @@ from collections.abc import Sequence
 
 from psycopg import sql
 
+from collectors.sync.channels import ChannelSpec
 from collectors.sync.plan import BatchRange
 
 SESSION = "60 s"
 """Equal rows of one epoch whose receive times lie further apart than this are the same event sent again."""
 
 
-def same_tuple(columns: Sequence[tuple[str, str]], nullable: Sequence[str]) -> str:
+def same_tuple(columns: Sequence[str], nullable: Sequence[str]) -> str:
     """That ``s`` and the stored ``t`` are one event, apart from instrument; equalities where no null can stand."""
     return " AND ".join(
-        f"t.{name} IS NOT DISTINCT FROM s.{name}" if name in nullable else f"t.{name} = s.{name}" for name, _ in columns
+        f"t.{name} IS NOT DISTINCT FROM s.{name}" if name in nullable else f"t.{name} = s.{name}" for name in columns
     )
 
 
-def numbered_query(
-    columns: Sequence[tuple[str, str]], key: Sequence[str], table: str, stream: int, batches: BatchRange
-) -> sql.Composed:
+def numbered_query(spec: ChannelSpec, stream: int, batches: BatchRange) -> sql.Composed:
     """The rows of ``batches`` with their ordinal in the place of the last column.
 
     Only rows of batches up to the row's own are counted, so a row's number is the same however batches are cut into
     ranges, and stays when a frame that was parked is loaded later.
     """
-    kinds = dict(columns)
+    kinds = dict(spec.columns)
 
     def keyed(name: str) -> sql.Composed:
         column = sql.Identifier(name)
@@ -41,7 +40,7 @@ def numbered_query(
             return sql.SQL("coalesce(time, received_at)").format()
         return sql.SQL("trim_scale({})" if kinds[name] == "numeric" else "{}").format(column)
 
-    plain = [sql.Identifier(name) for name, _ in columns if name != "ordinal"]
+    plain = [sql.Identifier(name) for name, _ in spec.columns if name != "ordinal"]
     return sql.SQL(
         """
 WITH near AS MATERIALIZED (
@@ -65,8 +64,8 @@ SELECT {qualified}, numbered.ordinal::smallint FROM near INNER JOIN numbered USI
     ).format(
         columns=sql.SQL(", ").join(plain),
         qualified=sql.SQL(", ").join(sql.SQL("near.{}").format(column) for column in plain),
-        key=sql.SQL(", ").join(map(keyed, key)),
-        table=sql.Identifier(table),
+        key=sql.SQL(", ").join(map(keyed, spec.numbered)),
+        table=sql.Identifier(spec.name),
         stream=sql.Literal(stream),
         first=sql.Literal(batches.first),
         last=sql.Literal(batches.last),

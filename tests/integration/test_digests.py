@@ -24,8 +24,8 @@ VALUES (1, 'binance', 'BTC/USDT', 'BTCUSDT', 'spot', 'BTC', 'USDT', '2020-01-01'
 """
 TRADES = """
 INSERT INTO trades (time, received_at, epoch, trade_id, instrument_id, is_buy, price, amount, ingestor)
-SELECT t, t, 1, n::text, 1, n %% 2 = 0, 100.10 + n, 0.5000, 'ing1'
-FROM generate_series(1, %s) AS n, LATERAL (SELECT timestamptz '2026-11-01 10:59:58+00' + n * interval '1 s' AS t) AS at
+SELECT t, t, 1, n::text, 1, n % 2 = 0, 100.10 + n, 0.5000, 'ing1'
+FROM generate_series(1, 4) AS n, LATERAL (SELECT timestamptz '2026-11-01 10:59:58+00' + n * interval '1 s' AS t) AS at
 """
 QUOTE = """
 INSERT INTO quotes (time, received_at, epoch, update_id, instrument_id, bid_price, bid_amount, ingestor)
@@ -38,10 +38,10 @@ def other_lake_dsn(server_dsn: str) -> Iterator[str]:
     yield from fresh_database(server_dsn, "datalake")
 
 
-def fill(dsn: str, trades: int = 4) -> None:
+def fill(dsn: str) -> None:
     with psycopg.connect(dsn) as connection:
         connection.execute(INSTRUMENT)
-        connection.execute(TRADES, (trades,))
+        connection.execute(TRADES.encode())
         connection.execute(QUOTE.encode())
 
 
