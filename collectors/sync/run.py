@@ -24,8 +24,6 @@ from collectors.sync.errors import SourceError, SyncError
 from collectors.sync.identities import specs
 from collectors.sync.plan import BatchRange, take
 
-_USUAL: frozenset[Channel] = frozenset({"trades", "quotes", "book_events"})
-"""Asked for in any case, so that rows a batch does not tell of are found."""
 MAX_WEIGHT = 400_000
 """Staging of one transaction, in rows the size of a trade: some 40 MB."""
 
@@ -156,7 +154,7 @@ def _merge_range(
         target.tune(lake)
         for spec in specs(stream.exchange):
             rows = 0
-            if batches.received_from is not None and (spec.name in _USUAL or batches.rows[spec.name]):
+            if batches.received_from is not None:  # asked for in any case, so that rows a batch hides are found
                 rows = target.fill(lake, spec, source.copy_out(ingestor, spec, stream, batches))
             if rows != batches.rows[spec.name]:
                 raise SourceError(

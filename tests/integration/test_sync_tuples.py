@@ -245,3 +245,14 @@ def test_an_update_that_repeats_the_last_id_is_another_than_the_one_that_had_it(
     with connect(lab.datalake) as db:
         rows = db.execute("SELECT previous_id, last_id FROM book_events ORDER BY 2, 1").fetchall()
     assert rows == [(100, 105), (105, 105), (105, 109)]
+
+
+@pytest.mark.parametrize("channel", ["derivatives", "liquidations"])
+def test_rows_that_a_batch_hides_are_found_in_every_channel(lab: Lab, channel: str) -> None:
+    lab.clear("bybit")
+    event = {"time": T0, "is_buy": True, "price": Decimal("1.50"), "amount": Decimal(3)}
+    lab.load("ing1", 1, 0, {"liquidations": [event], "derivatives": [derivative(1)]})
+    with connect(lab.ingestors["ing1"]) as db:
+        db.execute(f"UPDATE load_batches SET {channel} = 0")
+    error = sync_once(lab.config).failed[0].error
+    assert f"say 0 {channel} and the table has 1" in (error or "")
