@@ -18,7 +18,7 @@ from collectors.digests import cli as digests_cli
 from collectors.errors import CryptopipError, UsageError
 from collectors.journal import JournalError
 from collectors.journal import cli as journal_cli
-from collectors.load.cli import load, replay
+from collectors.load.cli import load, reload, replay
 from collectors.record.cli import record
 from collectors.simulator.cli import simulate
 from collectors.sync.cli import sync
@@ -83,7 +83,7 @@ def common(
     log.setup(debug=debug)
 
 
-for command in (record, load, sync, continuity, replay, simulate, venues):
+for command in (record, load, reload, sync, continuity, replay, simulate, venues):
     app.command(command.__name__)(command)
 app.add_typer(journal_cli.app, name="journal")
 app.add_typer(universe_cli.app, name="universe")

@@ -16,6 +16,8 @@ from collectors.decode import decoder
 from collectors.load.loader import Loader, Totals
 from collectors.load.replay import Outcome
 from collectors.load.replay import replay as replay_files
+from collectors.load.supersede import Outcome as ReloadOutcome
+from collectors.load.supersede import reload as reload_journal
 from collectors.notify import Notifier
 from collectors.universe import load_universe
 from collectors.universe_load import load_universe_into
@@ -45,6 +47,56 @@ def load(
         signal.signal(number, lambda *_: loader.stop())
     totals = loader.run(until_idle=until_idle)
     typer.echo(json.dumps(msgspec.to_builtins(totals)) if as_json else _sentence(totals))
+
+
+def reload(
+    exchange: Annotated[str, typer.Argument(help="The exchange whose journal to load again: ccxt's id.")],
+    segments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Names of segments: each connection (epoch) that has one of them is loaded again as a whole."
+            " By default every connection whose journal is here and that another version of the decoder has loaded."
+        ),
+    ] = None,
+    config: Annotated[Path, typer.Option(help="This host's configuration.")] = DEFAULT_CONFIG,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
+) -> None:
+    """Load journals again with the decoder of now: new batches supersede those of older decoders.
+
+    Each connection in one transaction, with rows, parked frames, rejected events and coverage; the next sync replaces
+    in the datalake what the old batches alone had contributed. The exchange's loader must be stopped meanwhile; the
+    journal keeps what comes. A second run finds nothing to do.
+
+    Examples:
+
+    cryptopip reload binance
+
+    cryptopip reload binance 1700000000000000000-000000.journal.zst
+    """
+    one = decoder(exchange)
+    settings = load_config(config)
+    settings.endpoint(exchange)
+    outcomes = reload_journal(
+        settings.journal / exchange,
+        settings.require_database(),
+        settings.require_ingestor(),
+        one,
+        segments or (),
+        on_outcome=lambda outcome: typer.echo(_describe_reload(outcome), err=as_json),
+    )
+    if as_json:
+        typer.echo(json.dumps(msgspec.to_builtins(outcomes)))
+    elif not outcomes:
+        typer.echo("Nothing to load again: no connection that was loaded has its journal here.")
+
+
+def _describe_reload(outcome: ReloadOutcome) -> str:
+    if outcome.totals is None:
+        return f"epoch {outcome.epoch}: left as it is: {outcome.said}"
+    return (
+        f"epoch {outcome.epoch}: {_sentence(outcome.totals)}, in place of {outcome.superseded_rows:,} rows in"
+        f" {outcome.superseded_batches:,} batches"
+    )
 
 
 def replay(  # noqa: PLR0917 - typer reads the command line from them

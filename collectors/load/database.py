@@ -214,7 +214,7 @@ class Database:
             "INSERT INTO parked_frames (stream_id, batch, segment, line_offset, line_length, epoch, received_at,"
             " reason, detail) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)"
             " ON CONFLICT (stream_id, segment, line_offset) DO UPDATE"
-            " SET (batch, reason, detail) = (excluded.batch, excluded.reason, excluded.detail)",
+            " SET (batch, reason, detail, resolved_batch) = (excluded.batch, excluded.reason, excluded.detail, NULL)",
             [
                 (
                     *key,

@@ -10,7 +10,7 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -99,6 +99,12 @@ class Session:
             found = Coverage.begin(epoch, self.database.stream.decoder)
             self._coverages[epoch] = found
         return found
+
+    def start_over(self, epoch: int, names: Collection[str]) -> None:
+        """Read these segments from their start, as if the epoch that they are had never been loaded."""
+        self._coverages.pop(epoch, None)
+        for name in names:
+            self.positions.pop(name, None)
 
     def load(self, source: Source, limit: int = PIECE_BYTES) -> bool:
         """Take what the source has and give it to the database; whether there was anything."""
