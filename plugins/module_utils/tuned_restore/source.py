@@ -1,0 +1,159 @@
+"""The dump as files: what it is, its checksum, and a form that pg_restore can read from several jobs."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import os
+import shutil
+import subprocess
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from .dump import DumpError
+
+BLOCK = 1 << 20
+UNPACKED = "dump.unpacked"
+_GZIP, _ZSTD, _CUSTOM, _XZ, _BZIP2 = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PGDMP", b"\xfd7zXZ", b"BZh"
+_PLAIN = b"-- PostgreSQL database dump"
+_CLUSTER = b"-- PostgreSQL database cluster dump"
+_HTML = (b"<!doctype html", b"<html", b"<!doctype>")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dump: ``compression`` is none, gzip or zstd around it; ``size`` and ``sha256`` are of what lies at ``path``."""
+
+    path: Path
+    format: str
+    compression: str
+    size: int
+    sha256: str
+
+
+def describe_source(path: Path) -> Source:
+    """What lies there; reads all of it for the checksum. Raises DumpError where it is no dump."""
+    if not path.exists():
+        raise DumpError(f"{path} is not there: expected a dump; check source, it is a path on the managed host.")
+    if path.is_dir():
+        if not (path / "toc.dat").is_file():
+            raise DumpError(f"{path} is a folder without toc.dat: expected one written by pg_dump --format=directory.")
+        files = sorted(file for file in path.iterdir() if file.is_file())
+        size = sum(file.stat().st_size for file in files)
+        return Source(path, "directory", "none", size, _checksum_of_folder(files))
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+        compression = "gzip" if head.startswith(_GZIP) else "zstd" if head.startswith(_ZSTD) else "none"
+        if compression != "none":
+            with _unpacking(path, compression) as stream:
+                head = stream.read(512)
+        format_ = recognise(head, path)
+        return Source(path, format_, compression, path.stat().st_size, _checksum(path))
+    except OSError as error:
+        raise DumpError(f"{path} cannot be read: {error}") from error
+
+
+def recognise(head: bytes, path: Path) -> str:
+    """The format of a dump by its first bytes. Raises DumpError where they are another thing's."""
+    text = head.lstrip().lower()
+    if head.startswith(_CUSTOM):
+        return "custom"
+    if any(text.startswith(mark) for mark in _HTML):
+        raise DumpError(
+            f"{path} is an HTML page, expected a dump: the link answered a page to look at (a consent or a log-in), "
+            "not the file. Fetch it with the link's direct form, or through an rclone remote."
+        )
+    if head.startswith((_XZ, _BZIP2)):
+        raise DumpError(f"{path} is compressed by xz or bzip2, expected gzip, zstd or none: unpack it.")
+    if head[257:262] == b"ustar":
+        raise DumpError(f"{path} is a tar file, expected a dump in custom, directory or plain format: unpack it.")
+    if _CLUSTER in head:
+        raise DumpError(f"{path} is of pg_dumpall, expected a dump of one database: restore it with psql.")
+    if _PLAIN in head:
+        return "plain"
+    raise DumpError(
+        f"{path} is no dump: expected pg_dump's custom, directory or plain format, as it is or under gzip or zstd; "
+        f"it begins with {head[:16]!r}."
+    )
+
+
+def unpack(source: Source, folder: Path) -> Path:
+    """The dump without its compression; in ``folder`` where it has one, which ``remove_unpacked`` takes away.
+
+    Raises DumpError where it is damaged or the folder has no room; then nothing is left of it.
+    """
+    if source.compression == "none":
+        return source.path
+    target = folder / UNPACKED
+    try:
+        with _unpacking(source.path, source.compression) as stream, target.open("wb") as file:
+            shutil.copyfileobj(stream, file, BLOCK)
+    except (DumpError, OSError) as error:
+        target.unlink(missing_ok=True)
+        if isinstance(error, DumpError):
+            raise
+        raise DumpError(
+            f"unpacking {source.path} into {folder}: {error}. Nothing was changed; give work_path a folder with room "
+            "for the unpacked dump."
+        ) from error
+    return target
+
+
+def remove_unpacked(folder: Path) -> None:
+    """Take away what ``unpack`` left, in this run or in one that was killed."""
+    (folder / UNPACKED).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _unpacking(path: Path, compression: str) -> Iterator[IO[bytes]]:
+    try:
+        if compression == "gzip":
+            with gzip.open(path) as stream:
+                yield stream  # type: ignore[misc]  # GzipFile is IO[bytes] in all but name
+            return
+        with _zstd(path) as stream:
+            yield stream
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DumpError(f"{path} is truncated or damaged ({error}): fetch or make it again.") from error
+
+
+@contextlib.contextmanager
+def _zstd(path: Path) -> Iterator[IO[bytes]]:
+    try:
+        process = subprocess.Popen(
+            ["zstd", "--decompress", "--stdout", "--quiet", "--", str(path)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+    except FileNotFoundError as error:
+        raise DumpError("the program zstd is not there, expected it to unpack the dump: install zstd.") from error
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with process:
+        yield process.stdout
+        read_all = not process.stdout.read(1)
+        process.stdout.close()
+        said = process.stderr.read().decode(errors="replace").strip()
+        if process.wait() != 0 and read_all:
+            raise DumpError(f"{path} is truncated or damaged ({said}): fetch or make it again.")
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _checksum_of_folder(files: list[Path]) -> str:
+    """SHA-256 over the lines that sha256sum prints for the files, sorted by name."""
+    lines = "".join(f"{_checksum(file)}  {file.name}\n" for file in files)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def is_below(path: Path, folder: Path) -> bool:
+    """Whether a path lies in a folder, links followed."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
