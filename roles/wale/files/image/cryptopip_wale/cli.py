@@ -1,0 +1,81 @@
+"""``cryptopip-wale list | verify NAME | delete NAME | retain N | status``: answers with one JSON document."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from cryptopip_wale.catalog import list_backups
+from cryptopip_wale.config import prefix, read_config
+from cryptopip_wale.deadline import start_deadline
+from cryptopip_wale.errors import WaleError
+from cryptopip_wale.retention import delete, retain
+from cryptopip_wale.verification import verify
+
+
+def status(root: Path) -> dict[str, Any]:
+    """What the store holds of this cluster."""
+    archived = sorted(path.stem for path in (root / "wal_005").glob("*.lzo") if len(path.stem) == 24)
+    return {
+        "system_identifier": root.name,
+        "store": root.parent.as_uri(),
+        "last_archived": archived[-1] if archived else None,
+        "backups": len(list_backups(root)[0]),
+    }
+
+
+def run(arguments: argparse.Namespace, root: Path) -> dict[str, Any]:
+    """Carry out one command."""
+    match arguments.command:
+        case "list":
+            rows, unreadable = list_backups(root)
+            return {"backups": rows, "unreadable": unreadable}
+        case "verify":
+            return {"backup": verify(root, arguments.name), "problems": []}
+        case "delete":
+            return delete(root, arguments.name)
+        case "retain":
+            return retain(root, arguments.keep, dry_run=arguments.dry_run)
+        case _:
+            return status(root)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The commands and their arguments."""
+    parser = argparse.ArgumentParser(prog="cryptopip-wale", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="accepted for clarity: the answer is always JSON")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("list", "verify", "delete", "retain", "status"):
+        command = commands.add_parser(name)
+        if name in ("verify", "delete"):
+            command.add_argument("name", help="of the backup, as base_000000010000000000000003_00000040")
+        if name == "retain":
+            command.add_argument("keep", type=int, help="how many of the newest backups stay")
+            command.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+        command.add_argument("--json", action="store_true", help=argparse.SUPPRESS)
+    return parser
+
+
+def main() -> None:
+    """Exit 0 with the answer, 1 with {error, msg, problems}, 2 for wrong usage, 124 where the deadline passed."""
+    arguments = parser().parse_args()
+    config = read_config()
+    start_deadline(config.deadline_s, f"cryptopip-wale {arguments.command}")
+    exit_code = 1
+    try:
+        answer = run(arguments, prefix(config))
+        exit_code = 0
+    except WaleError as error:
+        answer = {"error": error.code, "msg": str(error), "problems": error.problems}
+    except (OSError, subprocess.SubprocessError) as error:
+        answer = {"error": "store", "msg": f"{type(error).__name__}: {error}", "problems": []}
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.exit(exit_code)
+
+
+if __name__ == "__main__":
+    main()
