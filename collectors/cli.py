@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from collectors import __version__, log, universe_cli
 from collectors.coverage.cli import continuity
 from collectors.decode import UnknownExchangeError
+from collectors.derived.cli import derive_command
 from collectors.digests import cli as digests_cli
 from collectors.errors import CryptopipError, UsageError
 from collectors.journal import JournalError
@@ -85,6 +86,7 @@ def common(
 
 for command in (record, load, reload, sync, continuity, replay, simulate, venues):
     app.command(command.__name__)(command)
+app.command("derive")(derive_command)
 app.add_typer(journal_cli.app, name="journal")
 app.add_typer(universe_cli.app, name="universe")
 app.add_typer(digests_cli.app, name="digest")

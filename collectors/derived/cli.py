@@ -1,0 +1,64 @@
+"""``cryptopip derive``: bring what is computed from the history up to the history."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import psycopg
+import structlog
+import typer
+
+from collectors.config import DEFAULT_CONFIG, load_config
+from collectors.derived.ohlcv import DeriveReport, DeriveRunningError, derive
+from collectors.errors import CryptopipError
+
+
+def derive_command(
+    *,
+    config: Annotated[Path, typer.Option(help="Configuration of this host, for its datalake.")] = DEFAULT_CONFIG,
+    dsn: Annotated[str | None, typer.Option(help="Conninfo of the datalake, instead of the configured one.")] = None,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Try hours again that were refused, once their trades are complete again.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Make bars (OHLCV of 1 s, 1 min, 1 h, 1 d) of the hours whose trades have changed since the last run.
+
+    Run it after sync; it may be stopped at any moment.
+
+    Example: cryptopip derive --config /etc/cryptopip/cryptopip.yml
+
+    Exit codes: 0 every bar is that of its trades (or another run is at work), 1 hours were refused since their trades
+    are not those of their digest, 2 wrong usage, 3 failure.
+    """
+    conninfo = dsn if dsn is not None else load_config(config).require_sync().datalake
+    log = structlog.get_logger()
+    try:
+        with psycopg.connect(
+            conninfo, application_name="cryptopip derive", client_encoding="UTF8", autocommit=True
+        ) as connection:
+            connection.execute("SET client_connection_check_interval = '2s'; SET temp_buffers = '32MB'")
+            report = derive(connection, retry=retry, on_progress=_progress)
+    except DeriveRunningError as running:
+        log.info(str(running))
+        raise typer.Exit(running.exit_code) from running
+    except psycopg.Error as error:
+        raise CryptopipError(f"the datalake failed: {str(error).strip()}") from error
+    log.info("derive done", **msgspec.to_builtins(report))
+    if as_json:
+        sys.stdout.buffer.write(msgspec.json.encode(report) + b"\n")
+    if report.refused:
+        log.error(
+            "the trades of some hours are not those of their digests, so their bars stay as they were;"
+            " table ohlcv_hours names them: see `cryptopip digest compare`, mend the trades, then run"
+            " `cryptopip derive --retry`",
+            refused=report.refused,
+        )
+        raise typer.Exit(1)
+
+
+def _progress(report: DeriveReport) -> None:
+    structlog.get_logger().debug("derived", hours=report.hours, bars=report.bars)
