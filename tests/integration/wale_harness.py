@@ -84,7 +84,8 @@ class Pair:
 
     def up(self) -> None:
         """Both running, archiving."""
-        self.config = self.settings("config", archive_mode="on", archive_command=f"{HELPER} push %f")
+        commands = {"archive_command": f"{HELPER} push %f", "restore_command": f"{HELPER} fetch %f %p"}
+        self.config = self.settings("config", archive_mode="on", **commands)
         self.start(self.db, IMAGE, self.config)
         self.await_server(self.db)
         self.start(self.wale, SIDECAR, self.config)

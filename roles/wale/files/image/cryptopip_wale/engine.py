@@ -147,9 +147,7 @@ def push_backup(arguments: argparse.Namespace, config: Config, main: Callable[[]
 
     root = prefix(config)
     if Path(arguments.PG_CLUSTER_DIRECTORY).resolve() != config.data.resolve():
-        raise WaleError(
-            "usage", f"the folder is {arguments.PG_CLUSTER_DIRECTORY}, expected the server's: {config.data}"
-        )
+        raise WaleError("usage", f"the folder is {arguments.PG_CLUSTER_DIRECTORY}, expected the server's {config.data}")
     if arguments.while_offline:
         raise WaleError("usage", "--while-offline makes a backup without a label, expected a running server")
     refuse_oversized(config.data, PARTITION_MAX_SZ)
