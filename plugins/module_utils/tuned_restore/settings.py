@@ -159,6 +159,8 @@ def _problem(name: str, value: str, now: Running | None) -> str | None:
         return f"settings: the server knows no setting {name}: check its spelling."
     if name in LIST_SETTINGS or now.context in {"internal", "backend", "superuser-backend"}:
         return f"settings: {name} cannot be changed for the time of a restore: leave it out."
+    if name.endswith("_timeout") and name != "checkpoint_timeout":
+        return f"settings: {name} would end the restore's own statements, those of the way back too: leave it out."
     if now.context == "postmaster" and name not in RESTARTABLE:
         return (
             f"settings: {name} takes a restart, and a server that does not start with it could not be brought back: "

@@ -33,6 +33,7 @@ RUNNING = {
     "maintenance_work_mem": Running("65536", "kB", context="user", kind="integer"),
     "max_parallel_maintenance_workers": Running("2", context="user", kind="integer"),
     "shared_buffers": Running("16384", "8kB", context="postmaster", kind="integer"),
+    "statement_timeout": Running("0", "ms", context="user", kind="integer"),
     "search_path": Running('"$user", public', context="user"),
 }
 
@@ -92,9 +93,15 @@ def test_a_setting_on_the_command_line_is_named_with_its_value() -> None:
 
 
 def test_every_impossible_setting_is_named_at_once() -> None:
+    wished = wishes("fast", shared_buffers="8GB", search_path="x", no_such="1", statement_timeout="1s")
     with pytest.raises(SettingsError) as caught:
-        plan_settings("fast", wishes("fast", shared_buffers="8GB", search_path="x", no_such="1"), RUNNING, {})
-    for name in ("shared_buffers takes a restart", "search_path cannot be changed", "no setting no_such"):
+        plan_settings("fast", wished, RUNNING, {})
+    for name in (
+        "statement_timeout would end",
+        "shared_buffers takes a restart",
+        "search_path cannot be changed",
+        "no setting no_such",
+    ):
         assert name in str(caught.value)
 
 

@@ -1,0 +1,247 @@
+"""The module tuned_restore against a real server, called as Ansible calls it."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.integration.harness.container import DatabaseServer
+from tests.integration.tuned_restore_harness import PREPARED, Site, docker, fill
+
+pytestmark = [pytest.mark.database, pytest.mark.timeout(900)]
+CHUNKS, ROWS = 30, 30_000
+
+
+class RestoreServer(DatabaseServer):
+    """One whose container is known, for the module to run programs beside it."""
+
+    @property
+    def container(self) -> str:
+        return self._name
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A server that archives WAL, with a database to dump; it may be killed."""
+    image = os.environ.get("CRYPTOPIP_TEST_IMAGE")
+    if not image:
+        pytest.skip("CRYPTOPIP_TEST_IMAGE names no image: bin/test sets it")
+    folder = tmp_path_factory.mktemp("restore")
+    server = RestoreServer(image, folder)
+    try:
+        site = Site(server.container, server.dsn, folder)
+        for name, value in PREPARED.items():
+            site.query(f"ALTER SYSTEM SET {name} = '{value}'")
+        server.restart()
+        site.query("CREATE ROLE keeper")
+        site.query("CREATE ROLE reader")
+        fill(site, "origin", chunks=CHUNKS, rows=ROWS)
+        yield site
+    finally:
+        docker("rm", "--force", f"{server.container}-restore", check=False)
+        server.remove()
+
+
+@pytest.fixture(scope="module")
+def truth(server: Site) -> dict[str, tuple[int, int]]:
+    return server.fingerprint("origin")
+
+
+@pytest.fixture(scope="module")
+def dump(server: Site, truth: dict[str, tuple[int, int]]) -> Path:
+    assert truth["public.ticks"] == (0, 0)
+    assert len(truth) == CHUNKS + 2
+    return server.dump("origin", "origin.dump", "--format=custom")
+
+
+@pytest.fixture
+def site(server: Site, dump: Path) -> Iterator[Site]:
+    """The server as before any restore, seen to be so again afterwards."""
+    server.drop(*(server.databases() - {"postgres", "origin"}))
+    server.defaults = {"source": str(dump), "accept_cluster_risk": True}
+    before = server.auto_conf(), server.settings()
+    yield server
+    assert (server.auto_conf(), server.settings()) == before
+    assert server.journal() is None
+    assert [path.name for path in server.work.glob("*")] in ([], ["lock"])
+    assert not docker("ps", "--all", "--quiet", "--filter", f"name={server.container}-restore")
+
+
+@pytest.mark.parametrize("profile", ["safe", "fast"])
+def test_a_restored_database_equals_the_dumped_one_and_a_second_run_changes_nothing(
+    site: Site, truth: dict[str, tuple[int, int]], profile: str
+) -> None:
+    said = site.ok(profile=profile, check=True)
+    assert said["changed"]
+    assert site.databases() == {"postgres", "origin"}
+    answer = site.ok(profile=profile)
+    only_real = {"seconds", "validated", "background_workers", "invocation", "warnings"}
+    assert {k: v for k, v in answer.items() if k not in only_real} == {
+        k: v for k, v in said.items() if k not in only_real
+    }
+    assert site.fingerprint("lake") == truth
+    assert answer["validated"]["chunks"] == CHUNKS
+    assert answer["validated"]["test_inserts"] == 1
+    assert answer["source"]["rows"] == ROWS + 500
+    assert answer["background_workers"] is True
+    assert answer["base_backup_required"] is (profile == "fast")
+    assert site.query("SELECT tableowner FROM pg_tables WHERE tablename = 'ticks'", "lake") == [("keeper",)]
+    assert site.query("SELECT has_table_privilege('reader', 'ticks', 'SELECT')", "lake") == [(True,)]
+    assert site.query("SELECT public.twice(2), time FROM public.latest", "lake")
+    site.query("INSERT INTO ticks (time, id) VALUES ('2027-01-01', 1)", "lake")
+    for again in (site.ok(profile=profile), site.ok(profile=profile, check=True)):
+        assert not again["changed"]
+    assert not site.ok(state="reverted", source=None)["changed"]
+
+
+def make(site: Site, tmp_path: Path, kind: str) -> Path:
+    match kind:
+        case "directory":
+            return site.dump("origin", "origin.dir", "--format=directory", "--jobs=2")
+        case "plain":
+            return site.dump("origin", "origin.sql", "--format=plain")
+        case "gzip":
+            path = site.dump("origin", "origin.z0", "--format=custom", "--compress=0")
+            (tmp_path / "origin.gz").write_bytes(gzip.compress(path.read_bytes(), 1))
+            return tmp_path / "origin.gz"
+        case _:
+            path = site.dump("origin", "origin.sql2", "--format=plain")
+            subprocess.run(["zstd", "-q", str(path), "-o", str(tmp_path / "origin.zst")], check=True)
+            return tmp_path / "origin.zst"
+
+
+@pytest.mark.parametrize("kind", ["directory", "plain", "gzip", "zstd"])
+def test_every_kind_of_dump_is_restored(
+    site: Site, truth: dict[str, tuple[int, int]], tmp_path: Path, kind: str
+) -> None:
+    path = make(site, tmp_path, kind)
+    try:
+        answer = site.ok(source=str(path))
+        assert answer["source"]["timescaledb"]
+        assert site.fingerprint("lake") == truth
+    finally:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def test_a_database_without_timescaledb_is_restored_beside_it(site: Site, tmp_path: Path) -> None:
+    site.query("CREATE DATABASE app")
+    site.query("CREATE TABLE t (a int PRIMARY KEY, b text)", "app")
+    site.query("INSERT INTO t SELECT i, 'x' FROM generate_series(1, 1000) AS i", "app")
+    before = site.fingerprint("app")
+    path = site.dump("app", "app.dump", "--format=custom")
+    answer = site.ok(source=str(path), database="app2")
+    assert (answer["source"]["timescaledb"], answer["background_workers"]) == (None, None)
+    assert site.fingerprint("app2") == before
+
+
+def test_a_database_in_the_way_is_refused_kept_or_dropped_with_its_clients(
+    site: Site, truth: dict[str, tuple[int, int]]
+) -> None:
+    site.query("CREATE DATABASE lake")
+    site.query("CREATE TABLE mine (a int)", "lake")
+    assert "database lake exists" in site.fails()
+    assert site.query("SELECT count(*) FROM mine", "lake") == [(0,)]
+    with psycopg.connect(site.dsn, dbname="lake", autocommit=True) as client:
+        client.execute("SELECT 1")
+        kept = site.ok(existing="keep")["replaced"]
+        with pytest.raises(psycopg.OperationalError):
+            client.execute("SELECT 1")
+    assert site.fingerprint("lake") == truth
+    assert site.query("SELECT count(*) FROM mine", kept) == [(0,)]
+    site.drop("lake")
+    site.query("CREATE DATABASE lake")
+    site.ok(existing="drop", profile="fast")
+    assert site.databases() == {"postgres", "origin", "lake", kept}
+    assert site.fingerprint("lake") == truth
+
+
+def spoiled(dump: Path, tmp_path: Path, how: str) -> Path:
+    data = dump.read_bytes()
+    middle = len(data) * 2 // 3
+    path = tmp_path / "spoiled.dump"
+    match how:
+        case "truncated":
+            path.write_bytes(data[:middle])
+        case "corrupt":
+            path.write_bytes(data[:middle] + b"\0" * 64 + data[middle + 64 :])
+        case _:
+            path.write_bytes(b"<!DOCTYPE html><title>Sign in</title>")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("how", "says"), [("truncated", "to its end"), ("corrupt", "to its end"), ("html", "HTML page")]
+)
+def test_a_spoiled_dump_is_found_before_anything_changes(
+    site: Site, dump: Path, tmp_path: Path, how: str, says: str
+) -> None:
+    for check in (True, False):
+        message = site.fails(source=str(spoiled(dump, tmp_path, how)), check=check)
+        assert says in message
+    assert site.databases() == {"postgres", "origin"}
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"accept_cluster_risk": False, "profile": "fast"}, "which also holds origin"),
+        ({"restart": False, "profile": "fast"}, "takes a restart"),
+        ({"settings": {"shared_buffers": "1GB"}}, "shared_buffers takes a restart"),
+        ({"settings": {"no_such": "1"}}, "no setting no_such"),
+        ({"checksum": "0" * 64}, "expected 0000"),
+        ({"source": "/no/where"}, "is not there"),
+        ({"owner": "nobody_here"}, "owner is nobody_here"),
+        ({"login_user": "reader"}, "refused the connection"),
+        ({"login_port": 1}, "no connection"),
+        ({"container": "no-such-container"}, "no-such-container"),
+        ({"database": "postgres"}, "the server itself needs"),
+        ({"database": "x" * 60}, "expected a name of"),
+        ({"jobs": 0}, "jobs is 0"),
+        ({"settings": {"statement_timeout": "1ms"}}, "end the restore's own statements"),
+    ],
+)
+def test_what_cannot_be_is_refused_and_nothing_changes(site: Site, options: dict[str, Any], says: str) -> None:
+    message = site.fails(**options)
+    assert re.search(says, message), message
+    assert "Nothing was changed" in message
+    assert site.databases() == {"postgres", "origin"}
+
+
+def test_missing_roles_are_named_before_anything_changes(site: Site) -> None:
+    site.query("ALTER ROLE reader RENAME TO somebody")
+    try:
+        assert "does not have: reader" in site.fails()
+    finally:
+        site.query("ALTER ROLE somebody RENAME TO reader")
+
+
+def test_a_database_of_the_working_name_is_nobodys_to_drop(site: Site) -> None:
+    site.query("CREATE DATABASE lake_restoring")
+    assert "lake_restoring exists and no restore journal" in site.fails()
+    assert "lake_restoring" in site.databases()
+
+
+def test_a_journal_is_never_put_where_the_server_keeps_its_data(site: Site) -> None:
+    mount = docker("inspect", "--format", "{{(index .Mounts 0).Source}}", site.container).strip()
+    assert "mounts: name another folder" in site.fails(work_path=f"{mount}/restore")
+    assert not Path(mount, "restore").exists()
+
+
+@pytest.mark.parametrize("profile", ["safe", "fast"])
+def test_a_phase_that_fails_takes_everything_back(site: Site, tmp_path: Path, profile: str) -> None:
+    lines = site.dump("origin", "bad.sql", "--format=plain").read_text().splitlines(keepends=True)
+    lines.insert(len(lines) - 8, "SELECT 1 / 0;\n")
+    (tmp_path / "bad.sql").write_text("".join(lines))
+    message = site.fails(profile=profile, source=str(tmp_path / "bad.sql"))
+    assert "division by zero" in message
+    assert "Everything was taken back" in message
+    assert site.databases() == {"postgres", "origin"}
