@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from collectors import __version__, log, universe_cli
+from collectors.archive import cli as archive_cli
 from collectors.coverage.cli import continuity
 from collectors.decode import UnknownExchangeError
 from collectors.derived.cli import derive_command
@@ -90,6 +91,7 @@ app.command("derive")(derive_command)
 app.add_typer(journal_cli.app, name="journal")
 app.add_typer(universe_cli.app, name="universe")
 app.add_typer(digests_cli.app, name="digest")
+app.add_typer(archive_cli.app, name="archive")
 
 
 def main() -> None:

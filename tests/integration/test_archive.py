@@ -1,0 +1,241 @@
+"""The archive of a real datalake: what lies in its folders, what changes it, what a crash leaves."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import io
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from collectors.archive.lock import only_one
+from collectors.events import CHANNELS
+from tests.integration.archive_harness import (
+    MONTHS,
+    ROOT,
+    archive,
+    command,
+    contents,
+    execute,
+    export,
+    fill,
+    keep_digests,
+    rows_of,
+)
+
+pytestmark = pytest.mark.database
+TRADE = """
+INSERT INTO trades (time, received_at, epoch, trade_id, instrument_id, price, amount, ingestor)
+VALUES ('2026-10-05', '2026-10-05', 1, 'late', 1, 1, 1, 'ing2')
+"""
+
+
+def manifest(folder: Path, month: str) -> dict[str, dict[str, Any]]:
+    return {one["table"]: one for one in json.loads((folder / month / "manifest.json").read_text())["entries"]}
+
+
+def written(done: subprocess.CompletedProcess[str]) -> dict[str, set[str]]:
+    return {one["month"]: set(one["written"]) for one in json.loads(done.stdout)}
+
+
+def test_a_month_is_one_file_for_each_table_that_anybody_can_read(datalake_dsn: str, tmp_path: Path) -> None:
+    fill(datalake_dsn)
+    export(datalake_dsn, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", *MONTHS]
+    for month in MONTHS:
+        entries = manifest(tmp_path, month)
+        assert {*entries} >= {*CHANNELS, "instruments", "coverage", "connections", "recording", "sources", "digests"}
+        assert {path.name for path in (tmp_path / month).iterdir()} == {
+            "manifest.json",
+            *(one["file"] for one in entries.values()),
+        }
+        for one in entries.values():
+            stored = (tmp_path / month / one["file"]).read_bytes()
+            plain = gzip.decompress(stored)
+            assert one["sha256"] == hashlib.sha256(stored).hexdigest()
+            assert (one["bytes"], one["csv_bytes"]) == (len(stored), len(plain))
+            header, *rows = csv.reader(io.StringIO(plain.decode(), newline=""))
+            assert header == [column["name"] for column in one["columns"]]
+            assert len(rows) == one["rows"] == one["digest"]["rows"]
+    trades = manifest(tmp_path, "2026-11")["trades"]
+    assert trades["rows"] == 21  # the first lies half a second behind the start of the month
+    assert (trades["first_time"], trades["last_time"]) == ("2026-11-01T00:00:00.000001Z", "2026-11-01T00:00:10.000001Z")
+
+
+def test_a_months_state_is_what_touches_the_month(datalake_dsn: str, tmp_path: Path) -> None:
+    fill(datalake_dsn)
+    export(datalake_dsn, tmp_path)
+
+    def column(month: str, table: str, name: str) -> set[str]:
+        text = gzip.decompress((tmp_path / month / f"{table}.csv.gz").read_bytes()).decode()
+        return {row[name] for row in csv.DictReader(io.StringIO(text, newline=""))}
+
+    assert [column(month, "instruments", "id") for month in MONTHS] == [{"1", "2"}, {"1", "2", "4"}]
+    assert [column(month, "sources", "ingestor") for month in MONTHS] == [{"ing1"}, {"ing1", "ing2"}]
+    assert [column(month, "coverage", "proof") for month in MONTHS] == [{"sequence"}, {"sequence", "heartbeat"}]
+    assert [column(month, "connections", "epoch") for month in MONTHS] == [{"1", "2"}, {"1", "2"}]
+    assert [column(month, "recording", "channel") for month in MONTHS] == [
+        {"trades", "quotes", "book_events"},
+        {"trades", "book_events"},
+    ]
+
+
+def test_only_what_changed_is_written_again(datalake_dsn: str, tmp_path: Path) -> None:
+    fill(datalake_dsn)
+    export(datalake_dsn, tmp_path)
+    before = contents(tmp_path)
+    assert written(export(datalake_dsn, tmp_path, "--json")) == {month: set() for month in MONTHS}
+    assert contents(tmp_path) == before
+    execute(datalake_dsn, TRADE)
+    keep_digests(datalake_dsn)
+    assert written(export(datalake_dsn, tmp_path, "--json")) == {"2026-10": {"trades", "digests"}, "2026-11": set()}
+    after = contents(tmp_path)
+    changed = {name for name in after if after[name] != before[name]}
+    assert changed == {f"2026-10/{name}" for name in ("trades.csv.gz", "digests.csv.gz", "manifest.json")}
+
+
+def test_what_happens_later_does_not_change_a_month_that_is_over(datalake_dsn: str, tmp_path: Path) -> None:
+    """A connection lives on, an instrument is delisted, another comes, a source is seen: October stays as it is."""
+    fill(datalake_dsn)
+    export(datalake_dsn, tmp_path)
+    execute(
+        datalake_dsn,
+        """
+UPDATE connections SET alive_until = '2026-11-24', batch = 20 WHERE epoch = 2;
+UPDATE coverage SET ended_at = '2026-11-24', ended_by = 'shutdown', last_id = '99', batch = 20 WHERE ended_at IS NULL;
+UPDATE instruments SET delisted_at = '2026-11-24' WHERE id = 1;
+UPDATE recording SET during = tstzrange(lower(during), '2026-11-24') WHERE upper_inf(during);
+UPDATE sources SET last_seen = now();
+INSERT INTO instruments (id, exchange, symbol, native_id, kind, base, quote, listed_at)
+VALUES (5, 'binance', 'X/USDT', 'XUSDT', 'spot', 'X', 'USDT', '2026-11-23');
+""",
+    )
+    assert written(export(datalake_dsn, tmp_path, "--json")) == {
+        "2026-10": set(),
+        "2026-11": {"connections", "coverage", "instruments", "recording"},
+    }
+
+
+def test_a_file_that_is_gone_or_cut_is_written_again(datalake_dsn: str, tmp_path: Path) -> None:
+    fill(datalake_dsn)
+    export(datalake_dsn, tmp_path)
+    before = contents(tmp_path)
+    (tmp_path / "2026-10" / "trades.csv.gz").unlink()
+    quotes = tmp_path / "2026-10" / "quotes.csv.gz"
+    quotes.write_bytes(quotes.read_bytes()[:-1])
+    assert written(export(datalake_dsn, tmp_path, "--json"))["2026-10"] == {"trades", "quotes"}
+    after = contents(tmp_path)
+    assert {name for name in after if after[name] != before[name]} == {"2026-10/manifest.json"}  # its time alone
+
+
+def test_rows_that_the_digests_do_not_count_are_archived_and_told(datalake_dsn: str, tmp_path: Path) -> None:
+    fill(datalake_dsn)
+    execute(datalake_dsn, TRADE)
+    done = archive("export", tmp_path, "--dsn", datalake_dsn, "--month", "2026-10")
+    assert done.returncode == 1
+    assert "trades: 20 rows written, but the digests count 19" in done.stderr
+    assert manifest(tmp_path, "2026-10")["trades"]["rows"] == 20
+
+
+def test_a_second_run_at_once_is_refused(datalake_dsn: str, tmp_path: Path) -> None:
+    fill(datalake_dsn)
+    with only_one(tmp_path):
+        done = archive("export", tmp_path, "--dsn", datalake_dsn)
+    assert done.returncode == 3
+    assert "another run writes the archive" in done.stderr
+    assert contents(tmp_path) == {}
+
+
+def test_nothing_to_archive_and_no_datalake_are_said(datalake_dsn: str, ingestor_dsn: str, tmp_path: Path) -> None:
+    for dsn, code, said in (
+        (datalake_dsn, 3, "there is nothing to archive"),
+        (ingestor_dsn, 3, "no datalake of this version"),
+        ("host=127.0.0.1 port=1", 3, "cannot connect"),
+    ):
+        done = archive("export", tmp_path, "--dsn", dsn)
+        assert (done.returncode, said in done.stderr) == (code, True), done.stderr
+    fill(datalake_dsn)
+    for month, said in (("2026-13", "is no month"), ("2020-01", "the datalake has nothing of 2020-01")):
+        done = archive("export", tmp_path, "--dsn", datalake_dsn, "--month", month)
+        assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+
+
+def test_all_tables_of_a_month_are_of_one_moment(datalake_dsn: str, tmp_path: Path) -> None:
+    """What is deleted while a month is written is still in all of its files."""
+    fill(datalake_dsn, rows=60_000, step="interval '1 ms'")
+    execute(datalake_dsn, "CREATE TABLE gate (open boolean)")  # also a table that this version does not know
+    with psycopg.connect(datalake_dsn) as blocker:
+        blocker.execute("LOCK TABLE quotes IN ACCESS EXCLUSIVE MODE")
+        running = subprocess.Popen(
+            command("export", tmp_path, "--dsn", datalake_dsn, "--month", "2026-11", "--jobs", "1"),
+            cwd=ROOT, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        _await(lambda: (tmp_path / "2026-11" / "trades.csv.gz").exists() or running.poll() is not None)
+        execute(datalake_dsn, "DELETE FROM derivatives; DELETE FROM book_events; DELETE FROM recording")
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 0, said
+    assert "not archived, as this version does not know it" in said
+    counted = {table: one["rows"] for table, one in manifest(tmp_path, "2026-11").items()}
+    assert [counted[t] for t in ("trades", "quotes", "book_events")] == [50_001] * 3
+    assert (counted["derivatives"], counted["recording"]) == (2, 2)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_killed_export_goes_on_and_ends_as_if_it_had_not_been(datalake_dsn: str, tmp_path: Path, seed: int) -> None:
+    fill(datalake_dsn, rows=20_000, step="interval '60 s'")
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    export(datalake_dsn, whole)
+    kills = 0
+    delay = 0.45 + 0.1 * seed
+    while True:
+        running = subprocess.Popen(command("export", killed, "--dsn", datalake_dsn), cwd=ROOT, stderr=subprocess.PIPE)
+        try:
+            running.wait(delay)
+        except subprocess.TimeoutExpired:
+            running.send_signal(signal.SIGKILL)
+            running.wait()
+            kills += 1
+            _no_half_file(killed, contents(whole))
+            delay += 0.1
+            continue
+        break
+    assert running.returncode == 0
+    assert kills > 0, "nothing was killed: make the datalake larger"
+    expected, found = contents(whole), contents(killed)
+    assert found.keys() == expected.keys()
+    assert {n for n in found if found[n] != expected[n]} <= {f"{month}/manifest.json" for month in _months(found)}
+    for month in _months(found):
+        assert manifest(killed, month) == manifest(whole, month)
+
+
+def _months(files: dict[str, bytes]) -> set[str]:
+    return {name.partition("/")[0] for name in files}
+
+
+def _no_half_file(folder: Path, whole: dict[str, bytes]) -> None:
+    found = {name: text for name, text in contents(folder).items() if "/." not in name}
+    assert {name for name, text in found.items() if name.endswith(".gz") and text != whole[name]} == set()
+    for month in _months(found):
+        if (folder / month / "manifest.json").exists():
+            manifest(folder, month)
+
+
+def _await(condition: Any, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.02)
+
+
+def test_the_reader_role_may_export(datalake_dsn: str, tmp_path: Path) -> None:
+    fill(datalake_dsn)
+    export(f"{datalake_dsn} options='-c role=cryptopip_reader'", tmp_path)
+    assert rows_of(datalake_dsn, "SELECT count(*) FROM trades")[0][0] == 40
