@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from collectors.config import DEFAULT_CONFIG, load_config
-from collectors.coverage.continuity import Continuity, Query, check_continuity
+from collectors.coverage.continuity import check_continuity
+from collectors.coverage.model import KINDS, Continuity, Kind, Query
 from collectors.coverage.report import write_report
 from collectors.errors import CryptopipError, UsageError
 from collectors.events import CHANNELS
@@ -37,6 +38,16 @@ def continuity(
     settle: Annotated[
         str, typer.Option(help="Without --until: how long ingestors and sync may take before missing data is a gap.")
     ] = "2m",
+    rates: Annotated[
+        bool, typer.Option("--rates", help="Also look for hours silent against their usual rate.")
+    ] = False,
+    read_rows: Annotated[
+        bool, typer.Option("--read-rows", help="Also read every row: crossed quotes, clocks, percentiles of the lag.")
+    ] = False,
+    empty_hours: Annotated[bool, typer.Option("--empty-hours", help="Also list the hours without a row.")] = False,
+    fail_on: Annotated[
+        str | None, typer.Option(help=f"Kinds that end it with 1, by commas; all by default: {', '.join(KINDS)}.")
+    ] = None,
     report: Annotated[Path | None, typer.Option(help="Write the answer to this file as one HTML page too.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
 ) -> None:
@@ -44,8 +55,12 @@ def continuity(
 
     Example: cryptopip continuity --since 2026-11-01 --symbol 'BTC/*' --min-gap 1s
 
-    Exit codes: 0 no gaps, 1 gaps found, 2 wrong usage, 3 failure.
+    Hours without a row between two dates: cryptopip continuity --since 2026-11-01 --until 2026-11-08 --empty-hours
+
+    Exit codes: 0 nothing found, 1 something of --fail-on found (gaps that ids prove to be mended are none), 2 wrong
+    usage, 3 failure.
     """
+    failing = kinds_of(fail_on)
     query = Query(
         since=moment(since) if since else None,
         until=moment(until) if until else None,
@@ -54,6 +69,9 @@ def continuity(
         channel=channel,
         min_gap=seconds_of(min_gap),
         settle=seconds_of(settle),
+        rates=rates,
+        read_rows=read_rows,
+        empty_hours=empty_hours,
     )
     conninfo = dsn if dsn is not None else load_config(config).require_sync().datalake
     try:
@@ -68,8 +86,18 @@ def continuity(
         sys.stdout.buffer.write(msgspec.json.encode(as_data(answers)) + b"\n")
     else:
         show(answers)
-    if any(answer.gaps for answer in answers):
+    if failing & {kind for answer in answers for kind in answer.found()}:
         raise typer.Exit(1)
+
+
+def kinds_of(text: str | None) -> set[Kind]:
+    """The kinds of trouble in a list with commas, all where it is None; raises UsageError."""
+    if text is None:
+        return set(KINDS)
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if unknown := [name for name in names if name not in KINDS]:
+        raise UsageError(f"unknown kind {unknown[0]!r}: expected one of {', '.join(KINDS)}")
+    return {kind for kind in KINDS if kind in names}
 
 
 def moment(text: str) -> datetime:
@@ -95,6 +123,9 @@ def as_data(answers: list[Continuity]) -> dict[str, object]:
     return {
         "gap_count": sum(len(answer.gaps) for answer in answers),
         "gap_seconds": sum(gap.seconds for answer in answers for gap in answer.gaps),
+        "mended_count": sum(gap.is_mended for answer in answers for gap in answer.gaps),
+        "found": sorted({kind for answer in answers for kind in answer.found()}),
+        "empty_hour_count": sum(len(answer.empty_hours) for answer in answers),
         "recorded_seconds": recorded,
         "covered_seconds": sum(answer.covered_seconds for answer in answers),
         "rows": sum(answer.rows for answer in answers),
@@ -126,22 +157,55 @@ def show(answers: list[Continuity]) -> None:
             f"{max((gap.seconds for gap in answer.gaps), default=0):,.3f}",
         )
     console.print(totals)
+    _show_gaps(console, answers)
+    _show_troubles(console, answers)
+    _show_empty_hours(console, answers)
+
+
+def _show_gaps(console: Console, answers: list[Continuity]) -> None:
     if not any(answer.gaps for answer in answers):
         console.print("No gaps.")
         return
     gaps = Table(title="Gaps (UTC)")
-    for name in ("instrument", "channel", "from", "to", "seconds", "last id before", "first id after", "ended by"):
+    for name in ("instrument", "channel", "kind", "from", "to", "seconds", "ids", "ended by", "mended"):
         gaps.add_column(name)
     for answer in answers:
         for gap in answer.gaps:
             gaps.add_row(
                 f"{answer.exchange} {answer.symbol}",
                 answer.channel,
+                gap.kind,
                 f"{gap.start:%Y-%m-%d %H:%M:%S.%f}"[:-3],
                 f"{gap.end:%Y-%m-%d %H:%M:%S.%f}"[:-3],
                 f"{gap.seconds:,.3f}",
-                gap.last_id_before or "-",
-                gap.first_id_after or "-",
+                f"{gap.last_id_before or '-'} to {gap.first_id_after or '-'}",
                 gap.causes,
+                gap.mended,
             )
     console.print(gaps)
+
+
+def _show_troubles(console: Console, answers: list[Continuity]) -> None:
+    if not any(answer.troubles for answer in answers):
+        return
+    troubles = Table(title="While listening (UTC)")
+    for name in ("instrument", "channel", "kind", "from", "to", "what"):
+        troubles.add_column(name)
+    for answer in answers:
+        for each in answer.troubles:
+            span = (f"{each.start:%Y-%m-%d %H:%M:%S}", f"{each.end:%Y-%m-%d %H:%M:%S}")
+            troubles.add_row(f"{answer.exchange} {answer.symbol}", answer.channel, each.kind, *span, each.detail)
+    console.print(troubles)
+
+
+def _show_empty_hours(console: Console, answers: list[Continuity]) -> None:
+    if not any(answer.empty_hours for answer in answers):
+        return
+    hours = Table(title="Hours without a row (UTC)")
+    for name in ("instrument", "channel", "hour", "covered s"):
+        hours.add_column(name)
+    for answer in answers:
+        for each in answer.empty_hours:
+            covered = f"{each.covered_seconds:,.0f}"
+            hours.add_row(f"{answer.exchange} {answer.symbol}", answer.channel, f"{each.hour:%Y-%m-%d %H:%M}", covered)
+    console.print(hours)

@@ -2,89 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
-from msgspec import Struct
+import structlog
+from msgspec.structs import replace
 from psycopg.types.multirange import Multirange
 
+from collectors.coverage.checks import clocks, crossed_hours, empty_hours, silent_hours
+from collectors.coverage.ids import annotate, between, jumps, missing_trades
+from collectors.coverage.model import Continuity, Edge, Gap, Interval, Query
 from collectors.datalake import missing_relations
 from collectors.errors import CryptopipError, UsageError
 from collectors.events import CHANNELS
 
-NEEDED = ("instruments", "recording", "coverage_intervals", "digests", *CHANNELS)
-
-
-class Query(Struct, frozen=True):
-    """What to look at; times UTC, ``symbol`` with ``*`` and ``?``, durations in seconds.
-
-    Without ``until`` the check reaches to now, but what has not yet had ``settle`` seconds to arrive is no gap.
-    """
-
-    since: datetime | None = None
-    until: datetime | None = None
-    exchange: str | None = None
-    symbol: str | None = None
-    channel: str | None = None
-    min_gap: float = 0.0
-    settle: float = 120.0
-
-
-class Interval(Struct, frozen=True):
-    """A stretch of time, UTC."""
-
-    start: datetime
-    end: datetime
-
-    @property
-    def seconds(self) -> float:
-        """Its length."""
-        return (self.end - self.start).total_seconds()
-
-
-class Edge(Struct, frozen=True):
-    """Where an ingestor's listening ended before a gap (``ended_by`` None: end not known), or began after it."""
-
-    ingestor: str
-    at: datetime
-    id: str | None
-    ended_by: str | None = None
-
-
-class Gap(Struct, frozen=True):
-    """A stretch in which recording was meant and nobody was listening."""
-
-    start: datetime
-    end: datetime
-    seconds: float
-    last_id_before: str | None
-    first_id_after: str | None
-    ended_by: dict[str, str | None]
-    """Per ingestor why its last listening before the gap ended; None where it is not known to have ended."""
-
-    @property
-    def causes(self) -> str:
-        """``ended_by`` for a person."""
-        causes = ", ".join(f"{ingestor}: {cause or 'not known yet'}" for ingestor, cause in self.ended_by.items())
-        return causes or "nobody had listened yet"
-
-
-class Continuity(Struct, frozen=True):
-    """One instrument's channel; ``ratio`` is None where recording was not meant at all."""
-
-    instrument_id: int
-    exchange: str
-    symbol: str
-    channel: str
-    until: datetime
-    recorded_seconds: float
-    covered_seconds: float
-    ratio: float | None
-    rows: int
-    covered: list[Interval]
-    gaps: list[Gap]
+NEEDED = ("instruments", "recording", "connections", "coverage", "coverage_intervals", "digests", *CHANNELS)
 
 
 def check_continuity(connection: psycopg.Connection[Any], query: Query) -> list[Continuity]:
@@ -95,6 +28,7 @@ def check_continuity(connection: psycopg.Connection[Any], query: Query) -> list[
     _check_schema(connection)
     now = _now(connection)
     _check_query(connection, query, now)
+    _check_coverage(connection, now)
     answers = []
     for row in connection.execute(_SUBJECTS, _filters(query)).fetchall():
         instrument_id, exchange, symbol, channel, first, last = row
@@ -111,21 +45,6 @@ def _end(query: Query, now: datetime, last: datetime | None) -> datetime:
     if query.until is not None:
         return min(query.until, now)
     return last if last is not None and now - last <= timedelta(seconds=query.settle) else now
-
-
-def annotate(gap: Interval, before: Iterable[Edge], after: Iterable[Edge]) -> Gap:
-    """The gap with the causes that opened it and the ids on both sides; of each ingestor the nearest edge is given."""
-    befores = list(before)
-    last = max(befores, key=lambda edge: edge.at, default=None)
-    first = min(after, key=lambda edge: edge.at, default=None)
-    return Gap(
-        start=gap.start,
-        end=gap.end,
-        seconds=gap.seconds,
-        last_id_before=last.id if last else None,
-        first_id_after=first.id if first else None,
-        ended_by={edge.ingestor: edge.ended_by for edge in befores},
-    )
 
 
 _SUBJECTS = """
@@ -150,12 +69,14 @@ SELECT recorded(%(id)s, %(channel)s, r), covered(%(id)s, %(channel)s, r), gaps(%
 FROM (SELECT tstzrange(%(start)s, %(end)s) AS r) AS asked
 """
 _BEFORE = """
-SELECT DISTINCT ON (ingestor) ingestor, upper(interval), last_id, ended_by FROM coverage_intervals
+SELECT DISTINCT ON (ingestor) ingestor, upper(interval), last_id, ended_by, last_time, proof = 'sequence'
+FROM coverage_intervals
 WHERE instrument_id = %(id)s AND channel = %(channel)s AND started_at <= %(at)s AND upper(interval) <= %(at)s
 ORDER BY ingestor, upper(interval) DESC
 """
 _AFTER = """
-SELECT DISTINCT ON (ingestor) ingestor, started_at, first_id FROM coverage_intervals
+SELECT DISTINCT ON (ingestor) ingestor, started_at, first_id, NULL, first_time, proof = 'sequence'
+FROM coverage_intervals
 WHERE instrument_id = %(id)s AND channel = %(channel)s AND started_at >= %(at)s
 ORDER BY ingestor, started_at
 """
@@ -169,13 +90,25 @@ def _continuity(
     row = connection.execute(_RANGES, of | {"start": window.start, "end": window.end}).fetchone()
     assert row is not None
     recorded, covered, missing = (intervals(each) for each in row)
+    missing = [gap for gap in missing if gap.seconds > 0]
     gaps = []
     for gap in missing:
-        if gap.seconds <= 0 or gap.seconds < query.min_gap:
+        if gap.seconds < query.min_gap:
             continue
         before = [Edge(*edge) for edge in connection.execute(_BEFORE, of | {"at": gap.start})]
         after = [Edge(*edge) for edge in connection.execute(_AFTER, of | {"at": gap.end})]
-        gaps.append(annotate(gap, before, after))
+        is_newest = query.until is None and gap.end == window.end
+        told = annotate(gap, before, after, channel, is_newest=is_newest)
+        gaps.append(_counted(connection, instrument_id, told, before, after) if channel == "trades" else told)
+    troubles = jumps(connection, instrument_id, window, gaps) if channel == "trades" else []
+    lag = None
+    if query.rates:
+        troubles += silent_hours(connection, instrument_id, channel, window, covered)
+    if query.read_rows:
+        skewed, lag = clocks(connection, instrument_id, channel, window)
+        troubles += skewed
+        if channel == "quotes":
+            troubles += crossed_hours(connection, instrument_id, window)
     recorded_seconds = sum(each.seconds for each in recorded)
     missing_seconds = sum(each.seconds for each in missing)
     return Continuity(
@@ -190,7 +123,21 @@ def _continuity(
         rows=_rows(connection, instrument_id, channel, window),
         covered=covered,
         gaps=gaps,
+        missing=missing,
+        troubles=troubles,
+        empty_hours=empty_hours(connection, instrument_id, channel, window, covered) if query.empty_hours else [],
+        lag=lag,
     )
+
+
+def _counted(
+    connection: psycopg.Connection[Any], instrument_id: int, gap: Gap, before: list[Edge], after: list[Edge]
+) -> Gap:
+    """The gap with the number of trades that the exchange numbered in it and that the history does not have."""
+    ids = between(before, after)
+    if ids is None:
+        return gap
+    return replace(gap, ids_between=ids.count, missing_ids=missing_trades(connection, instrument_id, ids))
 
 
 def intervals(ranges: Multirange[datetime]) -> list[Interval]:
@@ -275,3 +222,43 @@ def _check_query(connection: psycopg.Connection[Any], query: Query, now: datetim
             raise UsageError(
                 f"no instrument's symbol is like {query.symbol!r}: write it as BTC/USDT, or */USDT for several"
             )
+
+
+_IMPOSSIBLE = (
+    "SELECT incarnation, id, instrument_id, channel, started_at, ended_at FROM coverage WHERE ended_at < started_at"
+)
+_DOUBTFUL = """
+SELECT
+    count(*) FILTER (WHERE started_at < before), count(*) FILTER (WHERE started_at > %(now)s OR ended_at > %(now)s)
+FROM (
+    SELECT started_at, ended_at, max(coalesce(ended_at, started_at)) OVER (
+        PARTITION BY incarnation, stream, epoch, instrument_id, channel
+        ORDER BY started_at, id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+    ) AS before
+    FROM coverage
+) AS known
+"""
+"""Within an epoch intervals follow each other; overlaps change no union, and time to come is cut off."""
+
+
+def _check_coverage(connection: psycopg.Connection[Any], now: datetime) -> None:
+    """Refuse coverage that cannot be, and warn of what somebody must have edited but what still has one meaning."""
+    rows = connection.execute(_IMPOSSIBLE).fetchall()
+    if rows:
+        incarnation, number, instrument, channel, started, ended = rows[0]
+        raise CryptopipError(
+            f"{len(rows)} rows of table coverage end before they start, the first ({channel} of instrument"
+            f" {instrument}, incarnation {incarnation}, id {number}) from {started.isoformat()} to {ended.isoformat()}:"
+            " the table was edited by hand; correct these rows, or delete them: their time then counts as not listened to"
+        )
+    row = connection.execute(_DOUBTFUL, {"now": now + timedelta(minutes=1)}).fetchone()
+    overlapping, future = row or (0, 0)
+    if overlapping:
+        structlog.get_logger().warning(
+            "rows of table coverage overlap others of their own connection, which no loader writes: taken together",
+            rows=overlapping,
+        )
+    if future:
+        structlog.get_logger().warning(
+            "rows of table coverage reach into the future: cut off at the present", rows=future
+        )

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from html import escape
 from pathlib import Path
 
-from collectors.coverage.continuity import Continuity, Interval
+from collectors.coverage.model import Continuity, Interval
 from collectors.errors import CryptopipError
 from collectors.files import replace_file
 

@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collectors.coverage.cli import moment, seconds_of
-from collectors.coverage.continuity import Edge, Interval, annotate, like
+from collectors.coverage.continuity import like
+from collectors.coverage.ids import annotate
+from collectors.coverage.model import Edge, Interval
 from collectors.errors import UsageError
 
 T = datetime(2026, 11, 1, tzinfo=UTC)

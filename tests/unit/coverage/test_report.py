@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from collectors.coverage.continuity import Continuity, Gap, Interval
+from collectors.coverage.model import Continuity, Gap, Interval
 from collectors.coverage.report import render, write_report
 from collectors.errors import CryptopipError
 
