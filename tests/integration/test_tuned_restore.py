@@ -14,19 +14,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.integration.harness.container import DatabaseServer
-from tests.integration.tuned_restore_harness import PREPARED, Site, docker, fill
+from tests.integration.tuned_restore_harness import PREPARED, RestoreServer, Site, docker, fill
 
 pytestmark = [pytest.mark.database, pytest.mark.timeout(900)]
 CHUNKS, ROWS = 30, 30_000
-
-
-class RestoreServer(DatabaseServer):
-    """One whose container is known, for the module to run programs beside it."""
-
-    @property
-    def container(self) -> str:
-        return self._name
 
 
 @pytest.fixture(scope="module")

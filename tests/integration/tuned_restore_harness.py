@@ -19,6 +19,9 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # it is run as a program too
+from tests.integration.harness.container import DatabaseServer
+
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = ROOT / "plugins" / "modules" / "tuned_restore.py"
 VICTIMS = ("module", "tool", "postgres", "container")
@@ -31,6 +34,14 @@ def docker(*arguments: str, check: bool = True) -> str:
     done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0 or not check, f"docker {' '.join(arguments)}: {done.stderr}"
     return done.stdout
+
+
+class RestoreServer(DatabaseServer):
+    """One whose container is known, for the module to run programs beside it."""
+
+    @property
+    def container(self) -> str:
+        return self._name
 
 
 @dataclass

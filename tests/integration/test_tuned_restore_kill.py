@@ -1,0 +1,209 @@
+"""A restore that is killed at any of its phases leaves nothing that the next run does not mend."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.harness.process import until
+from tests.integration.tuned_restore_harness import PREPARED, VICTIMS, RestoreServer, Site, docker, fill
+
+pytestmark = [pytest.mark.database, pytest.mark.timeout(900)]
+CHUNKS, ROWS = 30, 30_000
+PHASES = (
+    *("tuning", "creating", "pre-data", "catalog", "data", "post-data"),
+    *("finishing", "validating", "reverting", "flushed", "swapping"),
+)
+WITH_TOOL = ("pre-data", "catalog", "data", "post-data")
+"""The phases that run pg_restore in a container of its own."""
+
+MATRIX = [(phase, victim) for phase in PHASES for victim in VICTIMS if victim != "tool" or phase in WITH_TOOL]
+USUAL = {
+    *(("tuning", "module"), ("creating", "postgres"), ("pre-data", "module"), ("catalog", "tool"), ("data", "module")),
+    *(("data", "container"), ("post-data", "tool"), ("finishing", "postgres"), ("validating", "container")),
+    *(("reverting", "module"), ("flushed", "container"), ("swapping", "module")),
+}
+"""One or two a phase; the rest runs by --long."""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A server that archives WAL, with a database to dump."""
+    image = os.environ.get("CRYPTOPIP_TEST_IMAGE")
+    if not image:
+        pytest.skip("CRYPTOPIP_TEST_IMAGE names no image: bin/test sets it")
+    folder = tmp_path_factory.mktemp("restore")
+    server = RestoreServer(image, folder)
+    try:
+        site = Site(server.container, server.dsn, folder)
+        for name, value in PREPARED.items():
+            site.query(f"ALTER SYSTEM SET {name} = '{value}'")
+        server.restart()
+        site.query("CREATE ROLE keeper")
+        site.query("CREATE ROLE reader")
+        fill(site, "origin", chunks=CHUNKS, rows=ROWS)
+        path = site.dump("origin", "origin.dump", "--format=custom")
+        site.defaults = {"source": str(path), "accept_cluster_risk": True, "profile": "fast"}
+        yield site
+    finally:
+        docker("rm", "--force", f"{server.container}-restore", check=False)
+        server.remove()
+
+
+def answers(site: Site) -> bool:
+    try:
+        site.query("SELECT 1")
+    except Exception:  # noqa: BLE001 - any error: it does not answer yet
+        return False
+    return True
+
+
+@pytest.fixture
+def site(server: Site) -> Iterator[Site]:
+    """The server, seen afterwards to run with what it ran with before, whatever was killed in between."""
+    server.drop(*(server.databases() - {"postgres", "origin"}))
+    before = server.auto_conf(), server.settings()
+    truth = server.fingerprint("origin")
+    yield server
+    assert server.journal() is None
+    assert (server.auto_conf(), server.settings()) == before
+    assert server.fingerprint("origin") == truth
+    assert not docker("ps", "--all", "--quiet", "--filter", f"name={server.container}-restore")
+    assert [path.name for path in server.work.iterdir()] == ["lock"]
+
+
+@pytest.mark.parametrize(
+    ("phase", "victim"),
+    [pytest.param(*each, marks=() if each in USUAL else pytest.mark.long, id="-".join(each)) for each in MATRIX],
+)
+def test_the_run_after_a_kill_restores_the_database_and_every_setting(site: Site, phase: str, victim: str) -> None:
+    process = site.start(kill=(phase, victim))
+    out, err = process.communicate(timeout=300)
+    assert f"killing {victim} in phase {phase}" in err, (out, err)
+    if victim == "module":
+        assert (process.returncode, out) == (-9, "")
+        left = site.journal()
+        assert left is not None
+        assert left["phase"] == phase
+    elif json.loads(out).get("failed"):  # it outlived its victim, and took everything back itself
+        assert site.journal() is None, out
+        assert site.databases() <= {"postgres", "origin", "lake"}
+        assert "Everything was taken back" in out
+    site.ok()
+    assert site.databases() == {"postgres", "origin", "lake"}
+    assert site.fingerprint("lake") == site.fingerprint("origin")
+    site.query("INSERT INTO ticks (time, id) VALUES ('2027-01-01', 1)", "lake")
+    assert not site.ok()["changed"]
+
+
+@pytest.mark.parametrize("phase", ["tuning", "data", "reverting", "flushed", "swapping"])
+def test_state_reverted_takes_back_what_a_killed_run_left(site: Site, phase: str) -> None:
+    site.query("CREATE DATABASE lake")
+    site.query("CREATE TABLE mine (a int)", "lake")
+    process = site.start(kill=(phase, "module"), existing="keep")
+    assert "killing module" in process.communicate(timeout=300)[1]
+    if phase in {"data", "reverting"}:
+        assert site.auto_conf()["fsync"] == "'off'"
+    told = site.ok(state="reverted", source=None, check=True)
+    assert told["changed"]
+    assert site.journal() is not None
+    answer = site.ok(state="reverted", source=None)
+    assert answer["changed"]
+    assert answer["base_backup_required"]
+    assert site.databases() == {"postgres", "origin", "lake"}
+    assert site.query("SELECT count(*) FROM mine", "lake") == [(0,)]
+    assert not site.ok(state="reverted", source=None)["changed"]
+
+
+def test_the_whole_container_killed_with_the_module_is_started_and_mended(site: Site) -> None:
+    assert "killing module" in site.start(kill=("data", "module")).communicate(timeout=300)[1]
+    docker("kill", site.container)
+    assert "start it and run again" in site.fails(restart=False)
+    answer = site.ok()
+    assert "interrupted in phase data" in answer["mended"]
+    assert site.fingerprint("lake") == site.fingerprint("origin")
+
+
+def test_a_killed_run_between_the_names_gives_the_database_back_to_its_clients(site: Site) -> None:
+    site.query("CREATE DATABASE lake")
+    assert "killing module" in site.start(kill=("swapping", "module"), existing="keep").communicate(timeout=300)[1]
+    site.query("ALTER DATABASE lake WITH ALLOW_CONNECTIONS false")  # the step after which it may be killed as well
+    site.ok(state="reverted", source=None)
+    assert site.query("SELECT datallowconn FROM pg_database WHERE datname = 'lake'") == [(True,)]
+
+
+@pytest.mark.parametrize("existing", ["keep", "drop"])
+def test_a_run_killed_right_after_the_names_is_finished(site: Site, existing: str) -> None:
+    site.query("CREATE DATABASE lake")
+    assert "killing module" in site.start(kill=("swapping", "module"), existing=existing).communicate(timeout=300)[1]
+    journal = site.journal()
+    assert journal is not None
+    site.query("SELECT _timescaledb_functions.stop_background_workers()", "lake_restoring")
+    site.query("ALTER DATABASE lake WITH ALLOW_CONNECTIONS false")
+    site.query(f"ALTER DATABASE lake RENAME TO {journal['replaced']}")
+    site.query("ALTER DATABASE lake_restoring RENAME TO lake")
+    answer = site.ok(existing=existing)
+    assert "its last step was finished" in answer["mended"]
+    assert site.fingerprint("lake") == site.fingerprint("origin")
+    kept = {journal["replaced"]} if existing == "keep" else set()
+    assert site.databases() == {"postgres", "origin", "lake"} | kept
+    for name in kept:
+        assert site.query("SELECT 1", name) == [(1,)]
+
+
+def test_a_host_that_went_down_without_fsync_is_suspect_until_somebody_decides(site: Site) -> None:
+    assert "killing module" in site.start(kill=("data", "module")).communicate(timeout=300)[1]
+    path = site.work / "journal.json"
+    journal = json.loads(path.read_text())
+    path.write_text(json.dumps({**journal, "boot_id": "of the boot before"}))
+    for _ in range(2):
+        for options in ({}, {"state": "reverted", "source": None}):
+            assert "do not trust the data" in site.fails(**options)
+    assert "fsync" not in site.auto_conf()
+    assert site.query("SHOW fsync") == [("on",)]
+    assert "lake" not in site.databases()
+    # The operator's decision, here to go on all the same: the archive_mode that waits for a restart comes with it.
+    path.unlink()
+    site.drop("lake_restoring")
+    docker("restart", site.container)
+    until(lambda: answers(site), "the server", 120, pause=0.3)
+    site.ok()
+
+
+def test_another_clusters_journal_is_left_alone(site: Site) -> None:
+    assert "killing module" in site.start(kill=("tuning", "module")).communicate(timeout=300)[1]
+    path = site.work / "journal.json"
+    text = path.read_text()
+    path.write_text(json.dumps({**json.loads(text), "system_identifier": "1"}))
+    assert "is of cluster 1" in site.fails()
+    path.write_text("torn")
+    assert "is no restore journal" in site.fails()
+    path.write_text(text)
+    site.ok(state="reverted", source=None)
+
+
+def test_two_runs_at_once_do_not_meet(site: Site, tmp_path: Path) -> None:
+    first = site.start()
+    until(lambda: site.journal() is not None, "the first run's journal", 60, pause=0.02)
+    assert "another restore is at work" in site.fails()
+    out, _ = first.communicate(timeout=300)
+    assert not json.loads(out).get("failed"), out
+
+
+def test_a_run_told_to_end_takes_everything_back(site: Site) -> None:
+    process = site.start()
+    until(
+        lambda: (site.journal() or {}).get("phase") in {"creating", "pre-data", "catalog", "data"},
+        "phase",
+        60,
+        pause=0.01,
+    )
+    process.terminate()
+    out, _ = process.communicate(timeout=300)
+    assert "ended by signal SIGTERM" in json.loads(out)["msg"]
+    assert "Everything was taken back" in json.loads(out)["msg"]
+    assert site.databases() == {"postgres", "origin"}
