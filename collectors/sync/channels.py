@@ -238,9 +238,9 @@ SELECT count(*) FROM inserted
         identity=sql.SQL(spec.identity),
         values=sql.SQL(", ").join(sql.SQL("s.{}").format(sql.Identifier(name)) for name, _ in spec.columns),
         ingestor=sql.Literal(ingestor),
-        timed=_timed_columns(spec),
+        timed=timed_columns(spec),
         stage=stage_name(spec),
-        stored=_stored(spec, extent),
+        stored=stored(spec, extent),
         text=sql.SQL(spec.text),
         channel=sql.Literal(spec.name),
     )
@@ -274,10 +274,10 @@ SELECT count(*) FROM refused
         event_id=sql.SQL(spec.event_id),
         kept=each("'{0}', t.{0}"),
         refused=each("'{0}', s.{0}"),
-        timed=_timed_columns(spec),
+        timed=timed_columns(spec),
         stage=stage_name(spec),
         table=sql.Identifier(spec.name),
-        stored=_stored(spec, extent),
+        stored=stored(spec, extent),
         staged_payload=each("s.{0}"),
         stored_payload=each("t.{0}"),
         channel=sql.Literal(spec.name),
@@ -285,14 +285,14 @@ SELECT count(*) FROM refused
     )
 
 
-def _timed_columns(spec: ChannelSpec) -> sql.SQL:
+def timed_columns(spec: ChannelSpec) -> sql.SQL:
     """The stage's columns, with the receive time where the wire carries no time."""
     return sql.SQL(
         ", ".join("coalesce(time, received_at) AS time" if name == "time" else name for name, _ in spec.columns)
     )
 
 
-def _stored(spec: ChannelSpec, extent: Extent) -> sql.Composed:
+def stored(spec: ChannelSpec, extent: Extent) -> sql.Composed:
     """That ``t`` is the stored copy of ``s``.
 
     Instruments and times are literals, so that the planner opens only the chunks and index ranges where a copy can be.

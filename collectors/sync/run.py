@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 from uuid import UUID
 
@@ -18,7 +19,7 @@ from msgspec import Struct, field
 
 from collectors.config import Source, Sync
 from collectors.events import Channel
-from collectors.sync import source, target
+from collectors.sync import source, supersede, target
 from collectors.sync.channels import SPECS
 from collectors.sync.errors import SourceError, SyncError
 from collectors.sync.identities import specs
@@ -94,12 +95,16 @@ def sync_once(
     """
     started = time.monotonic()
     reports = []
-    with target.connect(config.datalake) as lake, target.only_one(lake, wait=wait):
+    with (
+        target.connect(config.datalake) as lake,
+        target.only_one(lake, wait=wait),
+        closing(supersede.Peers(config.sources)) as peers,
+    ):
         for each in config.sources:
             report = SourceReport(each.ingestor)
             reports.append(report)
             try:
-                _sync_source(lake, each, report, max_weight, on_progress)
+                _sync_source(lake, each, report, max_weight, on_progress, peers=peers)
             except (SourceError, psycopg.Error) as error:
                 if lake.broken or lake.closed:
                     raise SyncError(f"the datalake was lost: {str(error).strip()}") from error
@@ -114,6 +119,8 @@ def _sync_source(
     report: SourceReport,
     max_weight: int,
     on_progress: Callable[[Progress], None],
+    *,
+    peers: supersede.Peers,
 ) -> None:
     with source.connect(configured.database) as ingestor:
         with ingestor.transaction():
@@ -135,11 +142,47 @@ def _sync_source(
                     )
                     if batches is None:
                         break
-                    counts = _merge_range(lake, ingestor, incarnation, stream, batches)
+                    if batches.is_reload:
+                        counts = _replace(lake, ingestor, incarnation, stream, batches, peers=peers)
+                    else:
+                        counts = _merge_range(lake, ingestor, incarnation, stream, batches)
                 marks[stream.id] = batches.last
                 _add(report, counts, batches)
                 done += sum(merged.pulled for merged in counts.values())
                 on_progress(Progress(configured.ingestor, done, max(done, waiting)))
+            _retry_supersessions(lake, ingestor, incarnation, stream, peers)
+
+
+def _replace(
+    lake: psycopg.Connection[Any],
+    ingestor: psycopg.Connection[Any],
+    incarnation: UUID,
+    stream: source.Stream,
+    batches: BatchRange,
+    *,
+    peers: supersede.Peers,
+) -> dict[Channel, target.Merged]:
+    epoch = supersede.read_reload(ingestor, stream, batches)
+    with lake.transaction():
+        counts = supersede.replace(lake, ingestor, incarnation, stream, epoch, peers=peers)
+        target.move_watermark(lake, incarnation, stream, batches)
+    return counts
+
+
+def _retry_supersessions(
+    lake: psycopg.Connection[Any],
+    ingestor: psycopg.Connection[Any],
+    incarnation: UUID,
+    stream: source.Stream,
+    peers: supersede.Peers,
+) -> None:
+    """Take out old rows of epochs loaded again that stayed because somebody could not be asked, who now can."""
+    for number, reload_to, waited in supersede.pending(lake, incarnation, stream):
+        with ingestor.transaction():
+            epoch = supersede.epoch_of(ingestor, stream, number, reload_to)
+            if supersede.is_worth_a_try(lake, stream, epoch, waited, peers):
+                with lake.transaction():
+                    supersede.replace(lake, ingestor, incarnation, stream, epoch, peers=peers)
 
 
 def _merge_range(

@@ -42,7 +42,16 @@ COVERAGE_COLUMNS = (
 NEEDED: dict[str, set[str]] = {
     "incarnation": {"id"},
     "streams": {"id", "ingestor", "name", "exchange"},
-    "load_batches": {"stream_id", "batch", "received_from", "received_to", *CHANNELS},
+    "load_batches": {
+        "stream_id",
+        "batch",
+        "received_from",
+        "received_to",
+        "segment",
+        "superseded_by",
+        "reload_to",
+        *CHANNELS,
+    },
     "instruments": set(INSTRUMENT_COLUMNS),
     "connections": {"stream_id", *CONNECTION_COLUMNS},
     "coverage": {"stream_id", *COVERAGE_COLUMNS},
@@ -127,9 +136,10 @@ def read_batches(connection: psycopg.Connection[Any], stream: Stream, watermark:
 
 def waiting_rows(connection: psycopg.Connection[Any], stream: Stream, watermark: int) -> int:
     """Rows in all batches after ``watermark``: what progress counts against."""
-    query = sql.SQL("SELECT coalesce(sum({}), 0)::bigint FROM load_batches WHERE stream_id = %s AND batch > %s").format(
-        sql.SQL(" + ").join(sql.Identifier(spec.name) for spec in SPECS)
-    )
+    query = sql.SQL(
+        "SELECT coalesce(sum({}), 0)::bigint FROM load_batches WHERE stream_id = %s AND batch > %s"
+        " AND superseded_by IS NULL"
+    ).format(sql.SQL(" + ").join(sql.Identifier(spec.name) for spec in SPECS))
     row = connection.execute(query, [stream.id, watermark]).fetchone()
     return int(row[0]) if row else 0
 
@@ -141,7 +151,13 @@ def copy_out(
 
     The server sends a message a row; joined they cost the other side a system call per piece instead of per row.
     """
-    rows = numbered_query(spec, stream.id, batches) if spec.numbered else _plain(spec, stream, batches)
+    return copy_of(
+        connection, numbered_query(spec, stream.id, batches) if spec.numbered else _plain(spec, stream, batches)
+    )
+
+
+def copy_of(connection: psycopg.Connection[Any], rows: sql.Composed) -> Iterator[bytes]:
+    """What a query gives, as ``copy_out`` does."""
     query = sql.SQL("COPY ({}) TO STDOUT (FORMAT binary)").format(rows)
     pieces: list[bytes] = []
     size = 0
@@ -159,8 +175,11 @@ def copy_out(
 def _plain(spec: ChannelSpec, stream: Stream, batches: BatchRange) -> sql.Composed:
     return sql.SQL(
         "SELECT {columns} FROM {table} WHERE stream_id = {stream} AND batch BETWEEN {first} AND {last}"
-        " AND received_at BETWEEN {received_from} AND {received_to}"
+        " AND received_at BETWEEN {received_from} AND {received_to}{but}"
     ).format(
+        but=sql.SQL(" AND batch <> ALL ({})").format(sql.Literal(list(batches.superseded)))
+        if batches.superseded
+        else sql.SQL(""),
         columns=copy_columns(spec),
         table=sql.Identifier(spec.name),
         stream=sql.Literal(stream.id),
@@ -179,6 +198,16 @@ def read_connections(connection: psycopg.Connection[Any], stream: Stream, batche
 def read_coverage(connection: psycopg.Connection[Any], stream: Stream, batches: BatchRange) -> list[tuple[Any, ...]]:
     """Coverage rows last changed within ``batches``, in the order of COVERAGE_COLUMNS."""
     return _changed(connection, "coverage", COVERAGE_COLUMNS, stream, batches)
+
+
+def read_epoch(
+    connection: psycopg.Connection[Any], table: str, columns: tuple[str, ...], stream: Stream, epoch: int
+) -> list[tuple[Any, ...]]:
+    """Rows of ``connections`` or ``coverage`` of an epoch."""
+    query = sql.SQL("SELECT {} FROM {} WHERE stream_id = %s AND epoch = %s").format(
+        sql.SQL(", ").join(map(sql.Identifier, columns)), sql.Identifier(table)
+    )
+    return connection.execute(query, [stream.id, epoch]).fetchall()
 
 
 def _changed(

@@ -39,6 +39,7 @@ TABLES = (
     "coverage",
     "digests",
     "sync_conflicts",
+    "supersessions",
     *(s.name for s in SPECS),
 )
 

@@ -9,6 +9,7 @@ trades on a new subscription) starts over at 1.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from psycopg import sql
 
@@ -30,8 +31,28 @@ def numbered_query(spec: ChannelSpec, stream: int, batches: BatchRange) -> sql.C
     """The rows of ``batches`` with their ordinal in the place of the last column.
 
     Only rows of batches up to the row's own are counted, so a row's number is the same however batches are cut into
-    ranges, and stays when a frame that was parked is loaded later.
+    ranges, and stays when a frame that was parked is loaded later. Superseded rows count nowhere.
     """
+    return numbered_rows(
+        spec,
+        counted=sql.SQL(
+            "stream_id = {stream} AND batch <= {last} AND batch NOT IN (SELECT batch FROM load_batches"
+            " WHERE stream_id = {stream} AND superseded_by IS NOT NULL)"
+        ).format(stream=sql.Literal(stream), last=sql.Literal(batches.last)),
+        wanted=sql.SQL("n.batch >= {}").format(sql.Literal(batches.first)),
+        received_from=batches.received_from,
+        received_to=batches.received_to,
+    )
+
+
+def numbered_rows(
+    spec: ChannelSpec,
+    counted: sql.Composable,
+    wanted: sql.Composable,
+    received_from: datetime | None,
+    received_to: datetime | None,
+) -> sql.Composed:
+    """Rows ``n`` that are ``wanted``, received in that time, with their ordinal among those that are ``counted``."""
     kinds = dict(spec.columns)
 
     def keyed(name: str) -> sql.Composed:
@@ -48,7 +69,7 @@ WITH near AS MATERIALIZED (
         {columns}, batch, row_number() OVER (ORDER BY batch, received_at, tableoid, ctid) AS place,
         ROW(epoch, {key})::text AS key
     FROM {table}
-    WHERE stream_id = {stream} AND batch <= {last}
+    WHERE {counted}
         AND received_at BETWEEN {received_from}::timestamptz - {session}::interval
         AND {received_to}::timestamptz + {session}::interval
 ),
@@ -56,20 +77,19 @@ numbered AS (
     SELECT n.place, count(*) AS ordinal
     FROM near AS n INNER JOIN near AS p ON n.key = p.key AND p.place <= n.place
         AND p.received_at BETWEEN n.received_at - {session}::interval AND n.received_at + {session}::interval
-    WHERE n.batch >= {first}
+    WHERE {wanted}
     GROUP BY n.place
 )
-SELECT {qualified}, numbered.ordinal::smallint FROM near INNER JOIN numbered USING (place)
+SELECT {qualified}, numbered.ordinal::smallint AS ordinal FROM near INNER JOIN numbered USING (place)
 """
     ).format(
         columns=sql.SQL(", ").join(plain),
         qualified=sql.SQL(", ").join(sql.SQL("near.{}").format(column) for column in plain),
         key=sql.SQL(", ").join(map(keyed, spec.numbered)),
         table=sql.Identifier(spec.name),
-        stream=sql.Literal(stream),
-        first=sql.Literal(batches.first),
-        last=sql.Literal(batches.last),
-        received_from=sql.Literal(batches.received_from),
-        received_to=sql.Literal(batches.received_to),
+        counted=counted,
+        wanted=wanted,
+        received_from=sql.Literal(received_from),
+        received_to=sql.Literal(received_to),
         session=sql.Literal(SESSION),
     )
