@@ -14,10 +14,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from collectors.archive.database import check_schema, reading, session
 from collectors.archive.errors import ArchiveError
 from collectors.archive.export import Exported, Progress, export_month, find_months
 from collectors.archive.lock import only_one
 from collectors.archive.month import Month
+from collectors.archive.restore import Imported, import_month
+from collectors.archive.verify import Checked, Finding, archived_months, unarchived, verify_month
 from collectors.config import DEFAULT_CONFIG, load_config
 from collectors.errors import UsageError
 
@@ -64,6 +67,100 @@ def export_command(
         typer.echo(msgspec.json.encode(results).decode())
     if any(result.problems for result in results):
         raise typer.Exit(1)
+
+
+@app.command("verify")
+def verify_command(
+    folder: Folder,
+    *,
+    month: Months = None,
+    config: ConfigFile = DEFAULT_CONFIG,
+    dsn: Dsn = None,
+    files_only: Annotated[
+        bool, typer.Option("--files-only", help="Read files and manifests alone, without asking the datalake.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Read every file of the archive, compare it with the manifest, and the manifest with the datalake.
+
+    Example: cryptopip archive verify /var/lib/cryptopip/archive
+
+    Exit codes: 0 all agree, 1 something differs (it is named), 2 wrong usage, 3 failure.
+    """
+    archived = archived_months(folder)
+    months = _among(archived, month, folder)
+    checked: list[Checked] = []
+    lacking: list[Finding] = []
+    if files_only:
+        checked = [verify_month(folder, one, None) for one in months]
+    else:
+        with session(conninfo_of(dsn, config), "verify") as connection, reading(connection):
+            check_schema(connection)
+            checked = [verify_month(folder, one, connection) for one in months]
+            lacking = [] if month else unarchived(connection, archived)
+    findings = [*(finding for one in checked for finding in one.findings), *lacking]
+    if as_json:
+        typer.echo(msgspec.json.encode({"months": checked, "findings": findings}).decode())
+    else:
+        _show(checked, findings)
+    if findings:
+        raise typer.Exit(1)
+
+
+@app.command("import")
+def import_command(
+    folder: Folder,
+    *,
+    month: Annotated[list[str], typer.Option("--month", help="The month, as 2026-11; may be given again.")],
+    config: ConfigFile = DEFAULT_CONFIG,
+    dsn: Dsn = None,
+    as_json: AsJson = False,
+) -> None:
+    """Bring months back into a datalake, exactly; a table whose rows are there already is left as it is.
+
+    Where the datalake has other events of a month nothing is changed. What sync has merged so far (watermarks) is not
+    in an archive: the next sync asks the ingestors for all that they still hold, and finds it there.
+
+    Example: cryptopip archive import /var/lib/cryptopip/archive --month 2026-10 --dsn 'host=db2 dbname=datalake'
+
+    May be stopped at any moment; the next run completes it.
+
+    Exit codes: 0 the datalake holds the months, 2 wrong usage, 3 refused or failed.
+    """
+    conninfo = conninfo_of(dsn, config)
+    log = structlog.get_logger()
+    results: list[Imported] = []
+    for one in _among(archived_months(folder), month, folder):
+
+        def on_table(table: str, rows: int, name: str = one.name) -> None:
+            log.info("importing", month=name, table=table, rows=rows)
+
+        results.append(import_month(conninfo, folder, one, on_table))
+        inserted = sum(results[-1].inserted.values())
+        log.info("month imported", month=one.name, rows=inserted, already=",".join(results[-1].present) or "none")
+    if as_json:
+        typer.echo(msgspec.json.encode(results).decode())
+
+
+def _among(archived: list[Month], names: list[str] | None, folder: Path) -> list[Month]:
+    months = sorted({Month.named(name) for name in names}) if names else archived
+    if lacking := [month.name for month in months if month not in archived]:
+        raise UsageError(f"{folder} has no month {', '.join(lacking)}: it has {_span(archived)}")
+    if not months:
+        raise ArchiveError(f"{folder} holds no month: export first, or give the folder in which the months lie")
+    return months
+
+
+def _span(months: list[Month]) -> str:
+    return f"{months[0].name} to {months[-1].name}" if months else "none"
+
+
+def _show(checked: list[Checked], findings: list[Finding]) -> None:
+    for finding in findings:
+        typer.echo(f"{finding.month} {finding.what}: {finding.problem}")
+    rows, size = sum(one.rows for one in checked), sum(one.bytes for one in checked)
+    verdict = f"{len(findings)} findings" if findings else "All agree"
+    typer.echo(f"{verdict}: {len(checked)} months, {rows:,} rows, {size:,} bytes.")
 
 
 def conninfo_of(dsn: str | None, config: Path) -> str:

@@ -14,6 +14,7 @@ Kind = Literal["events", "state"]
 LEDGER = "schema_migrations"
 NOT_ARCHIVED = {
     "watermarks": "how far sync has come, not what it brought: with it, a sync after an import would skip rows",
+    "supersessions": "how far sync has come with connections that were loaded again",
     LEDGER: "the manifest names the schema",
 }
 """Tables that are left out, and why."""
