@@ -249,7 +249,7 @@ def _check_coverage(connection: psycopg.Connection[Any], now: datetime) -> None:
         raise CryptopipError(
             f"{len(rows)} rows of table coverage end before they start, the first ({channel} of instrument"
             f" {instrument}, incarnation {incarnation}, id {number}) from {started.isoformat()} to {ended.isoformat()}:"
-            " the table was edited by hand; correct these rows, or delete them: their time then counts as not listened to"
+            " the table was edited by hand; correct or delete these rows: their time then counts as not listened to"
         )
     row = connection.execute(_DOUBTFUL, {"now": now + timedelta(minutes=1)}).fetchone()
     overlapping, future = row or (0, 0)

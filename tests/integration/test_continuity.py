@@ -186,12 +186,13 @@ def test_the_command_writes_the_page_beside_its_answer(
     assert "<td>ing1: crash</td>" in page.read_text()
 
 
-def run_module(command: Path, **arguments: Any) -> dict[str, Any]:
+def run_module(command: Path, arguments: dict[str, Any], *, check: bool = False) -> dict[str, Any]:
     done = subprocess.run(
         [
             *(sys.executable, "-m", "ansible", "adhoc", "localhost", "-c", "local"),
             *("-e", f"ansible_python_interpreter={sys.executable}"),
             *("-m", "cryptopip.marketdata.continuity_check", "-a", json.dumps({"command": str(command)} | arguments)),
+            *(["--check"] if check else []),
         ],
         cwd=ROOT,
         env={**os.environ, "ANSIBLE_LOAD_CALLBACK_PLUGINS": "1", "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json"},
@@ -212,12 +213,35 @@ def test_the_module_lists_gaps_changes_nothing_and_fails_only_when_asked(
     cover(lake, "ing1", 0, 100)
     reader = make_conninfo(lake_dsn, options="-c role=cryptopip_reader")
     asked = {"dsn": reader, "until": at(130).isoformat(), "symbol": "BTC/*"}
-    answer = run_module(command, **asked)
+    answer = run_module(command, asked)
     assert (answer["changed"], answer["gap_count"], answer["gap_seconds"]) == (False, 1, 30.0)
     assert answer["channels"][0]["gaps"][0]["ended_by"] == {"ing1": "crash"}
-    failed = run_module(command, fail_on_gaps=True, **asked)
+    assert not run_module(command, asked | {"fail_on": ["silent"], "rates": True}).get("failed")
+    failed = run_module(command, asked | {"fail_on": ["silent", "not_listening"]})
     assert failed["failed"]
-    assert failed["msg"].startswith("1 gaps of 30.000 s")
-    wrong = run_module(command, **asked | {"since": "2027-01-01"})
+    assert failed["msg"] == "found not_listening: see channels"
+    wrong = run_module(command, asked | {"since": "2027-01-01"})
     assert wrong["failed"]
     assert "is not before until" in wrong["msg"]
+
+
+def test_the_modules_report_changes_when_the_page_does_and_never_in_check_mode(
+    lake: psycopg.Connection[Any], lake_dsn: str, command: Path, tmp_path: Path
+) -> None:
+    record(lake, 0, None)
+    cover(lake, "ing1", 0, 100)
+    page = tmp_path / "page.html"
+    asked = {"dsn": lake_dsn, "until": at(130).isoformat(), "report": str(page)}
+    assert run_module(command, asked, check=True)["changed"]
+    assert not page.exists()
+    assert run_module(command, asked)["changed"]
+    text = page.read_text()
+    assert "ing1: crash" in text
+    assert not run_module(command, asked)["changed"]
+    assert not run_module(command, asked, check=True)["changed"]
+    cover(lake, "ing1", 105, 130)
+    assert run_module(command, asked, check=True)["changed"]
+    assert page.read_text() == text
+    lost = run_module(command, asked | {"report": str(tmp_path / "no" / "page.html")})
+    assert lost["failed"]
+    assert "is in no folder there is" in lost["msg"]

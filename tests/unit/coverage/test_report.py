@@ -7,8 +7,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
-from collectors.coverage.model import Continuity, Gap, Interval
+from collectors.coverage.model import Continuity, EmptyHour, Gap, Interval, Lag, Trouble
 from collectors.coverage.report import render, write_report
 from collectors.errors import CryptopipError
 
@@ -40,13 +41,15 @@ class Page(HTMLParser):
             self.rows[-1][-1] += data
 
 
-def answer(symbol: str = "BTC/USDT", cause: str | None = "crash") -> Continuity:
-    """Four hours from 22:00 with a gap from 23:30 to 00:15."""
+def answer(symbol: str = "BTC/USDT", cause: str | None = "crash", *, is_listed: bool = True) -> Continuity:
+    """Four hours from 22:00 with a gap from 23:30 to 00:15, which may be too short to be listed."""
     start, end = T + timedelta(minutes=90), T + timedelta(minutes=135)
     covered = [Interval(T, start), Interval(end, T + timedelta(hours=4))]
     gap = Gap(start, end, 2700.0, "1", "2", {"ing1": cause})
     until = T + timedelta(hours=4)
-    return Continuity(1, "binance", symbol, "trades", until, 14400.0, 11700.0, 0.8125, 7, covered, [gap])
+    gaps = [gap] if is_listed else []
+    missing = [Interval(start, end)]
+    return Continuity(1, "binance", symbol, "trades", until, 14400.0, 11700.0, 0.8125, 7, covered, gaps, missing)
 
 
 def test_cells_are_the_shares_of_a_known_gap() -> None:
@@ -54,9 +57,41 @@ def test_cells_are_the_shares_of_a_known_gap() -> None:
     assert rows["binance 2026-11-01"][1:] == ["-"] * 22 + ["100", "50"]
     assert rows["binance 2026-11-02"][1:] == ["75", "100"] + ["-"] * 22
     # 90 of 120 minutes, and 105 of 120.
-    gap = ["binance BTC/USDT", "trades", "2026-11-01T23:30:00+00:00", "2026-11-02T00:15:00+00:00", "2700.000"]
+    span = ["2026-11-01 23:30:00.000", "2026-11-02 00:15:00.000", "2,700.000"]
+    gap = ["binance BTC/USDT", "trades", "not listening", *span]
     assert ["binance BTC/USDT", "75", "87.5"] in Page(render([answer()])).rows
-    assert [*gap, "ing1: crash"] in Page(render([answer()])).rows
+    assert [*gap, "ing1: crash", "cannot be told"] in Page(render([answer()])).rows
+
+
+def test_what_is_too_short_to_be_listed_is_missing_all_the_same() -> None:
+    page = Page(render([answer(is_listed=False)]))
+    assert ["binance BTC/USDT", "75", "87.5"] in page.rows
+    assert ["none"] in page.rows
+
+
+def test_of_many_days_those_that_are_whole_are_left_out_by_number() -> None:
+    whole = Interval(T, T + timedelta(days=40))
+    many = Continuity(1, "kraken", "BTC/USD", "trades", whole.end, whole.seconds, whole.seconds, 1.0, 7, [whole], [])
+    page = render([answer(), many])
+    rows = {row[0] for row in Page(page).rows if row}
+    assert {"binance 2026-11-01", "binance 2026-11-02", "kraken BTC/USD"} <= rows
+    assert "kraken 2026-11-05" not in rows
+    assert "<p>41 rows that are 100 throughout are left out.</p>" in page
+
+
+def test_lag_troubles_and_empty_hours_are_told_where_there_are_any() -> None:
+    assert "lag" not in render([answer()])
+    found = replace(
+        answer(),
+        lag=Lag(0.0123, 0.05, 0.3, 2.25),
+        troubles=[Trouble("silent", T, T + timedelta(hours=1), "30 rows, where 976 are usual")],
+        empty_hours=[EmptyHour(T, 1800.0)],
+    )
+    rows = Page(render([found])).rows
+    rate = ["binance BTC/USDT", "trades", "81.25", "7", "0.00", "1", "2,700.000", "12.3", "50.0", "300.0", "2,250.0"]
+    assert rate in rows
+    assert "30 rows, where 976 are usual" in [row[-1] for row in rows if row]
+    assert ["binance BTC/USDT", "trades", "2026-11-01 22:00", "1,800"] in rows
 
 
 def test_hostile_names_are_text() -> None:
