@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from collectors.archive.bundle import bundle_month
 from collectors.archive.database import check_schema, reading, session
 from collectors.archive.errors import ArchiveError
 from collectors.archive.export import Exported, Progress, export_month, find_months
@@ -43,7 +44,7 @@ def export_command(
     jobs: Annotated[int, typer.Option(min=1, max=16, help="How many tables to write at once.")] = 2,
     as_json: AsJson = False,
 ) -> None:
-    """Write each month of every table as one CSV.gz, and again where the datalake has changed since.
+    """Write each month of every table as one CSV.gz, and the month as one .tar.gz; again where it has changed.
 
     Example: cryptopip archive export /var/lib/cryptopip/archive --month 2026-11
 
@@ -62,6 +63,7 @@ def export_command(
         for one in chosen:
             with _progress() as on_progress:
                 results.append(export_month(conninfo, folder, one, jobs=jobs, on_progress=on_progress))
+            bundle_month(folder, one)
             _log(results[-1])
     if as_json:
         typer.echo(msgspec.json.encode(results).decode())

@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 from msgspec import Struct
 
+from collectors.archive.bundle import bundle_name, bundle_problem
 from collectors.archive.database import columns_of, digest_of, months_with_data
 from collectors.archive.errors import ArchiveError
 from collectors.archive.manifest import MANIFEST, PROGRESS, Entry, Manifest, read_manifest
@@ -68,6 +69,8 @@ def verify_month(root: Path, month: Month, connection: psycopg.Connection[Any] |
         if connection is not None:
             problems.append(_database_problem(connection, month, entry))
         findings += [Finding(month.name, entry.file, problem) for problem in problems if problem]
+    if problem := bundle_problem(root, month, manifest):
+        findings.append(Finding(month.name, bundle_name(month), f"{problem}: {AGAIN}"))
     return Checked(
         month.name,
         sum(entry.rows for entry in manifest.entries),

@@ -9,6 +9,7 @@ import io
 import json
 import signal
 import subprocess
+import tarfile
 import time
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,10 @@ def written(done: subprocess.CompletedProcess[str]) -> dict[str, set[str]]:
 def test_a_month_is_one_file_for_each_table_that_anybody_can_read(datalake_dsn: str, tmp_path: Path) -> None:
     fill(datalake_dsn)
     export(datalake_dsn, tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", *MONTHS]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".lock",
+        *(name for month in MONTHS for name in (month, f"{month}.tar.gz")),
+    ]
     for month in MONTHS:
         entries = manifest(tmp_path, month)
         assert {*entries} >= {*CHANNELS, "instruments", "coverage", "connections", "recording", "sources", "digests"}
@@ -99,7 +103,10 @@ def test_only_what_changed_is_written_again(datalake_dsn: str, tmp_path: Path) -
     assert written(export(datalake_dsn, tmp_path, "--json")) == {"2026-10": {"trades", "digests"}, "2026-11": set()}
     after = contents(tmp_path)
     changed = {name for name in after if after[name] != before[name]}
-    assert changed == {f"2026-10/{name}" for name in ("trades.csv.gz", "digests.csv.gz", "manifest.json")}
+    assert changed == {
+        "2026-10.tar.gz",
+        *(f"2026-10/{name}" for name in ("trades.csv.gz", "digests.csv.gz", "manifest.json")),
+    }
 
 
 def test_what_happens_later_does_not_change_a_month_that_is_over(datalake_dsn: str, tmp_path: Path) -> None:
@@ -133,7 +140,10 @@ def test_a_file_that_is_gone_or_cut_is_written_again(datalake_dsn: str, tmp_path
     quotes.write_bytes(quotes.read_bytes()[:-1])
     assert written(export(datalake_dsn, tmp_path, "--json"))["2026-10"] == {"trades", "quotes"}
     after = contents(tmp_path)
-    assert {name for name in after if after[name] != before[name]} == {"2026-10/manifest.json"}  # its time alone
+    assert {name for name in after if after[name] != before[name]} == {
+        "2026-10/manifest.json",
+        "2026-10.tar.gz",
+    }  # its time
 
 
 def test_rows_that_the_digests_do_not_count_are_archived_and_told(datalake_dsn: str, tmp_path: Path) -> None:
@@ -211,19 +221,21 @@ def test_a_killed_export_goes_on_and_ends_as_if_it_had_not_been(datalake_dsn: st
     assert kills > 0, "nothing was killed: make the datalake larger"
     expected, found = contents(whole), contents(killed)
     assert found.keys() == expected.keys()
-    assert {n for n in found if found[n] != expected[n]} <= {f"{month}/manifest.json" for month in _months(found)}
-    for month in _months(found):
+    assert {n for n in found if found[n] != expected[n]} <= {
+        name for month in MONTHS for name in (f"{month}/manifest.json", f"{month}.tar.gz")
+    }
+    for month in MONTHS:
         assert manifest(killed, month) == manifest(whole, month)
-
-
-def _months(files: dict[str, bytes]) -> set[str]:
-    return {name.partition("/")[0] for name in files}
 
 
 def _no_half_file(folder: Path, whole: dict[str, bytes]) -> None:
     found = {name: text for name, text in contents(folder).items() if "/." not in name}
-    assert {name for name, text in found.items() if name.endswith(".gz") and text != whole[name]} == set()
-    for month in _months(found):
+    assert {name for name, text in found.items() if name.endswith(".csv.gz") and text != whole[name]} == set()
+    for name in found:
+        if name.endswith(".tar.gz"):
+            with tarfile.open(folder / name) as tar:
+                assert len(tar.getnames()) == len(manifest(folder, name.removesuffix(".tar.gz"))) + 1
+    for month in MONTHS:
         if (folder / month / "manifest.json").exists():
             manifest(folder, month)
 
@@ -233,6 +245,26 @@ def _await(condition: Any, seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not come to pass"
         time.sleep(0.02)
+
+
+def test_a_months_bundle_holds_its_folder(datalake_dsn: str, tmp_path: Path) -> None:
+    fill(datalake_dsn)
+    export(datalake_dsn, tmp_path)
+    bundle = tmp_path / "2026-11.tar.gz"
+    whole = bundle.read_bytes()
+    (tmp_path / "out").mkdir()
+    subprocess.run(["tar", "--extract", "--gzip", "--file", bundle, "--directory", tmp_path / "out"], check=True)
+    assert contents(tmp_path / "out") == {k: v for k, v in contents(tmp_path).items() if k.startswith("2026-11/")}
+    for damaged in (whole[:-200], whole[:1000], whole[: len(whole) // 2] + b"x" + whole[len(whole) // 2 + 1 :], None):
+        bundle.unlink()
+        if damaged is not None:
+            bundle.write_bytes(damaged)
+        done = archive("verify", tmp_path, "--files-only")
+        assert (done.returncode, done.stdout.count("\n")) == (1, 2), done.stdout
+        assert done.stdout.startswith("2026-11 2026-11.tar.gz: ")
+    export(datalake_dsn, tmp_path)
+    assert bundle.read_bytes() == whole
+    assert archive("verify", tmp_path, "--files-only").returncode == 0
 
 
 def test_the_reader_role_may_export(datalake_dsn: str, tmp_path: Path) -> None:
