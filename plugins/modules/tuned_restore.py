@@ -229,18 +229,22 @@ from ansible_collections.cryptopip.marketdata.plugins.module_utils.postgres impo
 from ansible_collections.cryptopip.marketdata.plugins.module_utils.tuned_restore import engine, server
 from ansible_collections.cryptopip.marketdata.plugins.module_utils.tuned_restore.dump import DumpError
 from ansible_collections.cryptopip.marketdata.plugins.module_utils.tuned_restore.journal import JournalError
-from ansible_collections.cryptopip.marketdata.plugins.module_utils.tuned_restore.restore import (
+from ansible_collections.cryptopip.marketdata.plugins.module_utils.tuned_restore.mend import (
+    abort,
+    mend,
+    pending_journal,
+)
+from ansible_collections.cryptopip.marketdata.plugins.module_utils.tuned_restore.plan import (
     RATE_B_PER_S,
     Plan,
+    make_plan,
+)
+from ansible_collections.cryptopip.marketdata.plugins.module_utils.tuned_restore.restore import carry_out
+from ansible_collections.cryptopip.marketdata.plugins.module_utils.tuned_restore.run import (
     RestoreError,
     Run,
     StuckError,
     Wish,
-    abort,
-    carry_out,
-    make_plan,
-    mend,
-    pending_journal,
 )
 from ansible_collections.cryptopip.marketdata.plugins.module_utils.tuned_restore.settings import SettingsError
 from ansible_collections.cryptopip.marketdata.plugins.module_utils.tuned_restore.source import (

@@ -13,7 +13,7 @@ from tests.integration.harness.process import until
 from tests.integration.tuned_restore_harness import PREPARED, VICTIMS, RestoreServer, Site, docker, fill
 
 pytestmark = [pytest.mark.database, pytest.mark.timeout(900)]
-CHUNKS, ROWS = 30, 30_000
+CHUNKS, ROWS = 8, 8_000
 PHASES = (
     *("tuning", "creating", "pre-data", "catalog", "data", "post-data"),
     *("finishing", "validating", "reverting", "flushed", "swapping"),
