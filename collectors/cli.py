@@ -21,6 +21,7 @@ from collectors.errors import CryptopipError, UsageError
 from collectors.journal import JournalError
 from collectors.journal import cli as journal_cli
 from collectors.load.cli import load, reload, replay
+from collectors.rebuild.cli import rebuild
 from collectors.record.cli import record
 from collectors.simulator.cli import simulate
 from collectors.sync.cli import sync
@@ -85,7 +86,7 @@ def common(
     log.setup(debug=debug)
 
 
-for command in (record, load, reload, sync, continuity, replay, simulate, venues):
+for command in (record, load, reload, sync, rebuild, continuity, replay, simulate, venues):
     app.command(command.__name__)(command)
 app.command("derive")(derive_command)
 app.add_typer(journal_cli.app, name="journal")
