@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -28,16 +29,19 @@ def check_continuity(connection: psycopg.Connection[Any], query: Query) -> list[
     _check_schema(connection)
     now = _now(connection)
     _check_query(connection, query, now)
-    _check_coverage(connection, now)
-    answers = []
+    try:
+        return list(_answers(connection, query, now))
+    except psycopg.DataError as error:
+        raise _impossible(connection, error) from error
+
+
+def _answers(connection: psycopg.Connection[Any], query: Query, now: datetime) -> Iterator[Continuity]:
     for row in connection.execute(_SUBJECTS, _filters(query)).fetchall():
         instrument_id, exchange, symbol, channel, first, last = row
         start = max(filter(None, (query.since, first)), default=now)
         end = _end(query, now, last)
-        if start >= end:
-            continue
-        answers.append(_continuity(connection, query, (instrument_id, exchange, symbol, channel), Interval(start, end)))
-    return answers
+        if start < end:
+            yield _continuity(connection, query, (instrument_id, exchange, symbol, channel), Interval(start, end))
 
 
 def _end(query: Query, now: datetime, last: datetime | None) -> datetime:
@@ -87,8 +91,10 @@ def _continuity(
 ) -> Continuity:
     instrument_id, exchange, symbol, channel = subject
     of = {"id": instrument_id, "channel": channel}
-    row = connection.execute(_RANGES, of | {"start": window.start, "end": window.end}).fetchone()
+    asked = of | {"start": window.start, "end": window.end}
+    row = connection.execute(_RANGES, asked).fetchone()
     assert row is not None
+    _warn_of_edits(connection, f"{exchange} {symbol} {channel}", asked)
     recorded, covered, missing = (intervals(each) for each in row)
     missing = [gap for gap in missing if gap.seconds > 0]
     gaps = []
@@ -228,37 +234,43 @@ _IMPOSSIBLE = (
     "SELECT incarnation, id, instrument_id, channel, started_at, ended_at FROM coverage WHERE ended_at < started_at"
 )
 _DOUBTFUL = """
-SELECT
-    count(*) FILTER (WHERE started_at < before), count(*) FILTER (WHERE started_at > %(now)s OR ended_at > %(now)s)
+SELECT count(*) FILTER (WHERE started_at < before), count(*) FILTER (WHERE started_at > %(now)s OR ended_at > %(now)s)
 FROM (
     SELECT started_at, ended_at, max(coalesce(ended_at, started_at)) OVER (
-        PARTITION BY incarnation, stream, epoch, instrument_id, channel
+        PARTITION BY incarnation, stream, epoch
         ORDER BY started_at, id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
     ) AS before
     FROM coverage
+    WHERE instrument_id = %(id)s AND channel = %(channel)s AND started_at BETWEEN %(start)s AND %(end)s
 ) AS known
 """
 """Within an epoch intervals follow each other; overlaps change no union, and time to come is cut off."""
 
 
-def _check_coverage(connection: psycopg.Connection[Any], now: datetime) -> None:
-    """Refuse coverage that cannot be, and warn of what somebody must have edited but what still has one meaning."""
+def _impossible(connection: psycopg.Connection[Any], error: psycopg.Error) -> CryptopipError:
+    """The rows of coverage that no range can be made of, by name."""
+    connection.rollback()
     rows = connection.execute(_IMPOSSIBLE).fetchall()
-    if rows:
-        incarnation, number, instrument, channel, started, ended = rows[0]
-        raise CryptopipError(
-            f"{len(rows)} rows of table coverage end before they start, the first ({channel} of instrument"
-            f" {instrument}, incarnation {incarnation}, id {number}) from {started.isoformat()} to {ended.isoformat()}:"
-            " the table was edited by hand; correct or delete these rows: their time then counts as not listened to"
-        )
-    row = connection.execute(_DOUBTFUL, {"now": now + timedelta(minutes=1)}).fetchone()
+    if not rows:
+        return CryptopipError(f"the coverage cannot be read: {str(error).strip()}")
+    incarnation, number, instrument, channel, started, ended = rows[0]
+    return CryptopipError(
+        f"{len(rows)} rows of table coverage end before they start, the first ({channel} of instrument {instrument},"
+        f" incarnation {incarnation}, id {number}) from {started.isoformat()} to {ended.isoformat()}: the table was"
+        " edited by hand; correct or delete these rows: their time then counts as not listened to"
+    )
+
+
+def _warn_of_edits(connection: psycopg.Connection[Any], name: str, asked: dict[str, Any]) -> None:
+    """Say what somebody must have edited in the coverage of a channel and what still has one meaning."""
+    row = connection.execute(_DOUBTFUL, asked | {"now": _now(connection) + timedelta(minutes=1)}).fetchone()
     overlapping, future = row or (0, 0)
+    warn = structlog.get_logger().warning
     if overlapping:
-        structlog.get_logger().warning(
+        warn(
             "rows of table coverage overlap others of their own connection, which no loader writes: taken together",
+            of=name,
             rows=overlapping,
         )
     if future:
-        structlog.get_logger().warning(
-            "rows of table coverage reach into the future: cut off at the present", rows=future
-        )
+        warn("rows of table coverage reach into the future: cut off at the present", of=name, rows=future)
