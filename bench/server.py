@@ -1,8 +1,9 @@
 """An exchange that sends as fast as it is read: ready-made WebSocket frames, written in large pieces.
 
-``python -m bench.server FRAMES PIECE``; prints its port. PIECE: bytes of one write, 0 for each frame by itself. Answers
-Binance's market list and depth, acknowledges SUBSCRIBE, and a second after all three streams are subscribed sends every
-frame of each once.
+``python -m bench.server FRAMES PIECE``; prints its port. PIECE: bytes of one write, 0 for each frame by itself, paced
+so that a reader finds one at a time: else a slow reader finds several, which is cheaper for it. Answers Binance's market
+list and depth, acknowledges SUBSCRIBE, and a second after all three streams are subscribed sends every frame of each
+once.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import json
 import struct
 import sys
+import time
 from pathlib import Path
 
 from aiohttp import WSMsgType, web
@@ -21,12 +23,15 @@ from collectors.simulator.market import MARKETS
 from collectors.simulator.wire.binance import exchange_info
 
 _AHEAD = 256 * 1024
+_PACE_S = 50e-6
 
 
 class Server:
     """State of one run: what to send, and who has subscribed."""
 
     def __init__(self, path: Path, piece: int) -> None:
+        self.is_paced = piece == 0
+        self.due = 0.0
         self.pieces: dict[Channel, list[bytes]] = {channel: [] for channel in SUFFIX}
         self.ready = asyncio.Event()
         self.subscribed: set[Channel] = set()
@@ -79,6 +84,10 @@ class Server:
                 await asyncio.sleep(0.0005)
             if transport is None or transport.is_closing():
                 return
+            if self.is_paced:
+                while time.perf_counter() < self.due:  # the event loop's timers are a hundred times coarser
+                    pass
+                self.due = time.perf_counter() + _PACE_S
             transport.write(piece)
             await asyncio.sleep(0)  # the other streams
 

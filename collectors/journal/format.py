@@ -169,6 +169,18 @@ Frames = tuple[int, Sequence[bytes]]
 """Receive time in ns, and the payloads that were received together."""
 
 
+def runs(items: Sequence[Frames | bytes], frames: int = 256) -> Iterator[Sequence[Frames | bytes]]:
+    """The items in runs of about so many frames: what is encoded while it lies in the processor's cache."""
+    start = count = 0
+    for end, item in enumerate(items, 1):
+        count += 1 if isinstance(item, bytes) else len(item[1])
+        if count >= frames:
+            yield items[start:end]
+            start, count = end, 0
+    if start < len(items):
+        yield items[start:]
+
+
 def encode_lines(items: Sequence[Frames | bytes]) -> tuple[bytes, int]:
     """Lines of frames and marks (bytes: whole lines), escaped where needed, and how many they are.
 
@@ -214,13 +226,13 @@ def encode_mark(mark: Mark) -> str:
     return _encode(mark).decode() + "\n"
 
 
-def encode_commit(group: bytes, *, at: int, alive: int, lines: int, offset: int) -> bytes:
-    """The commit line of a group that starts at ``offset`` uncompressed bytes.
+def encode_commit(crc: int, *, at: int, alive: int, lines: int, offset: int) -> bytes:
+    """The commit line of a group of this CRC-32, which starts at ``offset`` uncompressed bytes.
 
-    ``crc`` is CRC-32 over the group and the line itself up to ``"crc":``, so that no field can change unnoticed.
+    Its ``crc`` is that of the group and of the line itself up to ``"crc":``, so that no field can change unnoticed.
     """
     line = b'{"mark":"commit","at":%d,"alive":%d,"lines":%d,"offset":%d,"crc":' % (at, alive, lines, offset)
-    return line + b"%d}\n" % zlib.crc32(line, zlib.crc32(group))
+    return line + b"%d}\n" % zlib.crc32(line, crc)
 
 
 def crc_of(group: memoryview, line: bytes) -> int:

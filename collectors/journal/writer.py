@@ -8,6 +8,7 @@ import fcntl
 import functools
 import os
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,13 +30,16 @@ from collectors.journal.format import (
     encode_commit,
     encode_lines,
     encode_mark,
+    runs,
     segment_of,
     segments,
 )
 
 _log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
-_LEVEL: Final = 1  # 4.0-4.3x on real traffic with flushed blocks; higher levels cost more than receiving the frames
+# Level 1: 4.0-4.3x on real traffic with flushed blocks; higher ones cost more than receiving the frames. A hash table
+# that fits the processor's first cache is faster by a twentieth, and on most exchanges' frames even a little denser.
+_COMPRESSION: Final = zstandard.ZstdCompressionParameters.from_level(1, hash_log=12)
 _LEFTOVER_S: Final = 60.0
 _STAMP_BYTES: Final = 21  # of a line, beside its payload
 
@@ -83,7 +87,7 @@ class _SegmentFile:
         self.alive = 0  # of the last group added
         self.path = folder / Segment(header.epoch, header.segment).name
         self._limits = limits
-        self._compressor = zstandard.ZstdCompressor(level=_LEVEL)
+        self._compressor = zstandard.ZstdCompressor(compression_params=_COMPRESSION)
         self._stream: zstandard.ZstdCompressionObj | None = None
         self._stream_at = 0
         self._stream_offset = 0
@@ -112,17 +116,24 @@ class _SegmentFile:
         assert not self.is_finished, f"{self.path}: written to after its close mark"
         self.is_finished = last
         self.alive = alive
-        group, lines = encode_lines(items)
-        commit = encode_commit(group, at=at, alive=alive, lines=lines, offset=self._offset)
         if self._stream is None:
             self._stream, self._stream_at, self._stream_offset = self._compressor.compressobj(), at, self._offset
-        self._offset += len(group) + len(commit)
+        out, start = [self._unwritten], self._offset
+        lines = crc = 0
+        for run in runs(items):
+            text, count = encode_lines(run)
+            lines += count
+            crc = zlib.crc32(text, crc)
+            out.append(self._stream.compress(text))
+            self._offset += len(text)
+        commit = encode_commit(crc, at=at, alive=alive, lines=lines, offset=start)
+        out.append(self._stream.compress(commit))
+        self._offset += len(commit)
         ends = (
             last
             or self._offset - self._stream_offset >= self._limits.frame_bytes
             or at - self._stream_at >= self._limits.frame_ns
         )
-        out = [self._unwritten, self._stream.compress(group), self._stream.compress(commit)]
         out.append(
             self._stream.flush(zstandard.COMPRESSOBJ_FLUSH_FINISH if ends else zstandard.COMPRESSOBJ_FLUSH_BLOCK)
         )

@@ -9,7 +9,6 @@ from typing import Any, Final
 
 import structlog
 from aiohttp import WSMsgType
-from ccxt.async_support.base.ws.client import MSG_SIZE_OVERHEAD
 from msgspec import Struct
 
 from collectors.config import Endpoint
@@ -20,12 +19,13 @@ from collectors.journal import Gap, JournalWriter, Reason, Subscribed
 from collectors.record.book import BookChain
 from collectors.record.dial import dialler
 from collectors.record.requests import Requests
-from collectors.record.subscribe import REQUEST, ConnectionEndedError, Received, subscribe
+from collectors.record.subscribe import REQUEST, ConnectionEndedError, subscribe
+from collectors.record.tap import Tapped
 from collectors.record.venues import Venue
 
 _log = structlog.get_logger(__name__)
 _CHECK_EVERY: Final = 64
-"""Turns of the receive loop between two looks at the journal's fill: 64 small frames are nothing."""
+"""Frames between two looks at the journal's fill: so many small ones are nothing."""
 _UNSEEN_S: Final = 60.0
 """How long each frame is decoded to find symbols that are not acknowledged in another way; they count when loaded."""
 _MESSAGES_STALL_S: Final = 45.0
@@ -99,6 +99,7 @@ class Connection:
         self._is_one_by_one = is_one_by_one
         self._over = over
         self._retired = asyncio.Event()
+        self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._client: Any = None
         self._opened = asyncio.Event()
         self._begun = time.monotonic()
@@ -110,7 +111,11 @@ class Connection:
         prefixes = (venue.data_prefix,) if isinstance(venue.data_prefix, str) else venue.data_prefix or ()
         self._prefixes = tuple(prefix.encode() for prefix in prefixes)
         self._looks_at_all = True
+        self._is_listening = False
+        self._early: list[tuple[int, list[bytes]]] = []
+        self._unchecked = 0  # frames since the last look at the journal's fill
         self._is_pausing = False
+        self._full = asyncio.Event()
         self._log = _log.bind(channel=subscription.channel, epoch=journal.epoch)
 
     @property
@@ -132,14 +137,16 @@ class Connection:
 
     async def live(self, stop: asyncio.Event) -> Reason:
         """Dial, subscribe, record until the socket, a task of ours, ``retire`` or ``stop`` ends it; the reason."""
-        tasks = [
+        tasks: list[asyncio.Future[Any]] = [
             asyncio.create_task(self.journal.run(), name="commits"),
             asyncio.create_task(self._subscribe(), name="subscribe"),
-            asyncio.create_task(self._read(), name="read"),
+            asyncio.create_task(self._receive(), name="receive"),
+            asyncio.create_task(self._give_way(), name="give way"),
             asyncio.create_task(self._keep_alive(), name="keep alive"),
             asyncio.create_task(self._guard_disk(), name="guard disk"),
             asyncio.create_task(self._retired.wait(), name="retire"),
             asyncio.create_task(stop.wait(), name="stop"),
+            self._failed,
         ]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -147,8 +154,6 @@ class Connection:
         except asyncio.CancelledError:
             reason, detail = "shutdown", "cancelled"
         is_planned = reason in ("shutdown", "handover")
-        if is_planned:
-            self._drain()
         self.is_over = True
         for task in tasks:
             task.cancel()
@@ -171,7 +176,7 @@ class Connection:
         self._client = client
         self.journal.dialled(client.url.partition("?")[0])  # what is behind may be a token
         client.receive_loop = lambda: None
-        client.create_connection = Received(client)
+        client.create_connection = Tapped(client, self)
         self._reply = client.handle_text_or_binary_message
         if client.ping is None:
             client.keepAlive = 0  # ends ccxt's ping loop: ours pings at the protocol's level
@@ -195,77 +200,60 @@ class Connection:
         client.send = sent
 
     def opened(self) -> None:
-        """The socket is open."""
+        """The socket is open, and ccxt can answer: look at what came with the handshake."""
         self._opened.set()
+        self._is_listening = True
+        for now, payloads in self._early:
+            self.texts(now, payloads)
+        self._early.clear()
 
     # -- receiving --
 
-    async def _read(self) -> None:
-        """Receive until the socket is closed. Stamp, journal, and only then look inside.
-
-        What one turn finds was received together: it shares the time at which it was found.
-        """
-        await self._opened.wait()
-        connection, take, clock, text = self._client.connection, self._take, time.time_ns, WSMsgType.TEXT
-        receive, append = connection.receive, self.journal.append_frames
-        queue = connection._reader  # ccxt drains it too: aiohttp's version is pinned
-        buffer = queue._buffer
-        turns = 0
-        while True:
-            message = await receive()
-            turns += 1
-            if len(buffer) > 1:
-                messages = [message, *_emptied(queue)]
-                take(clock(), messages)
-                is_time = turns % _CHECK_EVERY == 0 or len(messages) > _CHECK_EVERY
-            else:  # one by one, as most frames come: without a call of ours
-                now = clock()
-                kind, data, _ = message
-                if kind is text:
-                    append((now, (data,)))
-                    if self._looks_at_all or not data.startswith(self._prefixes):
-                        self._inspect(now, data)
-                else:
-                    self._other(now, message)
-                is_time = turns % _CHECK_EVERY == 0
-            if is_time and self.journal.is_full:
-                await self._pause()
-
-    def _take(self, now: int, messages: list[Any]) -> None:
-        text = WSMsgType.TEXT
-        payloads = [data for kind, data, _ in messages if kind is text]
-        if len(payloads) == len(messages):
+    def texts(self, now: int, payloads: list[bytes]) -> None:
+        """Journal what one read of the socket gave, and only then look inside; called by the tap."""
+        if not self._is_listening:
+            self._early.append((now, payloads))
+            return
+        if self.is_over:
+            return  # its close mark is written
+        try:
             self.journal.append_frames((now, payloads))
             self._look(now, payloads)
-            return
-        for message in messages:
-            if message.type is text:
-                self.journal.append_frames((now, (message.data,)))
-                self._look(now, (message.data,))
-            else:
-                self._other(now, message)
+        except Exception as error:  # noqa: BLE001  aiohttp would take it for its own and say nothing
+            self._fail(error)
+        self._unchecked += len(payloads)
+        if self._unchecked >= _CHECK_EVERY:
+            self._unchecked = 0
+            if self.journal.is_full:
+                self._hold_back()
 
-    def _other(self, now: int, message: Any) -> None:
-        """What is no text: heartbeats, binary frames, the end."""
-        if message.type is WSMsgType.BINARY:
-            self._binary(now, message.data)
-            return
-        if message.type in (WSMsgType.PING, WSMsgType.PONG):
-            self.journal.heartbeat(now)
-        self._guarded(type(self._client).handle_message, self._client, message)
-        if message.type in (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR):
-            raise ConnectionEndedError(
-                "disconnect", f"socket closed: {message.type.name} {message.data} {message.extra}"
-            )
-
-    def _binary(self, now: int, data: bytes) -> None:
+    def binary(self, now: int, payload: bytes) -> None:
         """Compressed text is journalled unpacked: it packs better with its neighbours, and can be read."""
         try:
-            data = unpacked(data)
+            payload = unpacked(payload)
         except WIRE_ERRORS as error:
             self._log.warning("a frame cannot be unpacked, it is kept as it came", error=str(error))
-        self.journal.append(now, data)
-        self._look(now, (data,))
+        self.texts(now, [payload])
+
+    def _fail(self, error: Exception) -> None:
+        """End the connection for what went wrong in a callback, or was found there."""
+        if not self._failed.done():
+            self._failed.set_exception(error)
+
+    async def _receive(self) -> None:
+        """Signs of life and the end; what is data goes to ``texts`` and ``binary``."""
+        await self._opened.wait()
+        receive = self._client.connection.receive
+        while True:
+            message = await receive()
+            if message.type in (WSMsgType.PING, WSMsgType.PONG):
+                self.journal.heartbeat(time.time_ns())
+            self._guarded(type(self._client).handle_message, self._client, message)
+            if message.type in (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR):
+                raise ConnectionEndedError(
+                    "disconnect", f"socket closed: {message.type.name} {message.data} {message.extra}"
+                )
+            assert message.type in (WSMsgType.PING, WSMsgType.PONG), f"aiohttp kept data for itself: {message}"
 
     def _look(self, now: int, payloads: Sequence[bytes]) -> None:
         """Look inside what needs it: data frames only as long as something is learnt from them."""
@@ -433,12 +421,21 @@ class Connection:
             raise ConnectionEndedError("venue", f"no reply to the subscription within {self.timing.acknowledge:.0f} s")
         self._refused(list(pending), f"not acknowledged within {self.timing.acknowledge:.0f} s")
 
-    async def _pause(self) -> None:
-        self._log.warning("the journal's buffer is full: not reading the socket", fill=round(self.journal.fill, 2))
+    def _hold_back(self) -> None:
         self._is_pausing = True
-        await self.journal.wait_for_room()
-        self._is_pausing = False
-        self._log.info("reading the socket again", fill=round(self.journal.fill, 2))
+        self._client.connection.hold_back()
+        self._full.set()
+
+    async def _give_way(self) -> None:
+        """Read the socket again when the journal has room."""
+        while True:
+            await self._full.wait()
+            self._log.warning("the journal's buffer is full: not reading the socket", fill=round(self.journal.fill, 2))
+            await self.journal.wait_for_room()
+            self._full.clear()
+            self._is_pausing = False
+            self._client.connection.go_on()
+            self._log.info("reading the socket again", fill=round(self.journal.fill, 2))
 
     async def _guard_disk(self) -> None:
         while True:
@@ -447,13 +444,6 @@ class Connection:
                 raise ConnectionEndedError("disk", "the journal cannot be written and its buffer is full")
 
     # -- the end --
-
-    def _drain(self) -> None:
-        """Journal what was received and not yet looked at."""
-        buffer = self._client.buffer if self._client is not None else None
-        payloads = [message.data for message, _ in buffer or () if message.type is WSMsgType.TEXT]
-        if payloads and self._opened.is_set():
-            self.journal.append_frames((time.time_ns(), payloads))
 
     async def _hang_up(self) -> None:
         for close in (self._client.close if self._client is not None else None, self.exchange.close):
@@ -491,19 +481,7 @@ class Connection:
         await self.journal.abandon()
 
 
-def _emptied(queue: Any) -> list[Any]:
-    """All but one of the messages that aiohttp holds, without a turn of the event loop for each.
-
-    aiohttp resumes reading by the size of what it gives out itself, so the one left behind carries the size of all.
-    """
-    held = list(queue._buffer)
-    last, _ = held.pop()
-    queue._buffer.clear()
-    queue._buffer.append((last, queue._size - MSG_SIZE_OVERHEAD))
-    return [message for message, _ in held]
-
-
-def _why(done: set[asyncio.Task[Any]], stop: asyncio.Event, retired: asyncio.Event) -> tuple[Reason, str]:
+def _why(done: set[asyncio.Future[Any]], stop: asyncio.Event, retired: asyncio.Event) -> tuple[Reason, str]:
     """The first cause among what ended; a task that failed by itself is a crash, with its traceback in the log."""
     for future in done:
         error = future.exception()

@@ -25,27 +25,6 @@ class ConnectionEndedError(Exception):
         self.detail = detail
 
 
-class _BytesSession:
-    """aiohttp's session as ccxt uses it; text comes as the bytes that were sent, not decoded and encoded again."""
-
-    def __init__(self, session: Any) -> None:
-        self._session = session
-        self.cookie_jar = session.cookie_jar
-
-    def ws_connect(self, *arguments: Any, **named: Any) -> Any:
-        return self._session.ws_connect(*arguments, **named, decode_text=False)
-
-
-class Received:
-    """Stands for ``create_connection`` of ccxt's client."""
-
-    def __init__(self, client: Any) -> None:
-        self._create = client.create_connection
-
-    def __call__(self, session: Any) -> Any:
-        return self._create(_BytesSession(session))
-
-
 async def subscribe(
     exchange: Any,
     watch: Watch,
