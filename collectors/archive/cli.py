@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bars
 
 from collectors.archive.bundle import bundle_month
-from collectors.archive.database import check_schema, reading, session
+from collectors.archive.database import check_schema, months_with_data, reading, session
 from collectors.archive.errors import ArchiveError
 from collectors.archive.export import Exported, Progress, export_month, find_months
 from collectors.archive.lock import only_one
@@ -65,6 +65,40 @@ def export_command(
                 results.append(export_month(conninfo, folder, one, jobs=jobs, on_progress=on_progress))
             bundle_month(folder, one)
             _log(results[-1])
+    if as_json:
+        typer.echo(msgspec.json.encode(results).decode())
+    if any(result.problems for result in results):
+        raise typer.Exit(1)
+
+
+@app.command("parquet")
+def parquet_command(
+    folder: Folder,
+    *,
+    month: Months = None,
+    config: ConfigFile = DEFAULT_CONFIG,
+    dsn: Dsn = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write each month's events as Parquet, a file for each exchange, channel and day; again where they have changed.
+
+    Example: cryptopip archive parquet /var/lib/cryptopip/archive --month 2026-11
+
+    Exit codes: 0 the files hold what the datalake holds, 1 some could not be written (they are named), 2 wrong usage,
+    3 failure, also where another run writes this archive.
+    """
+    from collectors.archive.parquet import export_parquet  # noqa: PLC0415 - a second that other commands need not wait
+
+    with only_one(folder), session(conninfo_of(dsn, config), "parquet") as connection, reading(connection):
+        check_schema(connection)
+        results = []
+        for one in _chosen(months_with_data(connection), month):
+            with _progress() as on_progress:
+                results.append(export_parquet(connection, folder, one, on_progress))
+            log = structlog.get_logger()
+            log.info("parquet written", **msgspec.to_builtins(results[-1]) | {"problems": len(results[-1].problems)})
+            for problem in results[-1].problems:
+                log.error(problem, month=one.name)
     if as_json:
         typer.echo(msgspec.json.encode(results).decode())
     if any(result.problems for result in results):

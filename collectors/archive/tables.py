@@ -15,6 +15,9 @@ LEDGER = "schema_migrations"
 NOT_ARCHIVED = {
     "watermarks": "how far sync has come, not what it brought: with it, a sync after an import would skip rows",
     "supersessions": "how far sync has come with connections that were loaded again",
+    **dict.fromkeys(
+        ("ohlcv_1s", "ohlcv_1m", "ohlcv_1h", "ohlcv_1d", "ohlcv_hours"), "`cryptopip derive` makes them from trades"
+    ),
     LEDGER: "the manifest names the schema",
 }
 """Tables that are left out, and why."""
