@@ -21,7 +21,12 @@ options:
   source:
     description:
       - Path of the dump on the managed host, a file or a folder. Its first bytes tell what it is, not its name.
+      - Or a URL (http, https) or an rclone remote (C(gdrive:backups/datalake.dump)) of a file. It is fetched into
+        O(work_path), going on where an earlier run broke off, and removed once it is restored. It needs a O(checksum).
       - Required with O(state=present).
+    type: str
+  rclone_config:
+    description: File on the managed host with the remotes of rclone. By default rclone's own.
     type: path
   database:
     description: Name of the database to restore into.
@@ -93,7 +98,7 @@ attributes:
     support: full
     details: >-
       The same plan is made, so the dump is read (and unpacked for that time), and nothing changes. Where an interrupted
-      restore waits to be mended, only that is told.
+      restore waits to be mended, only that is told; of a dump that is yet to be fetched, only its size.
     description: Can run in check_mode and return changed status prediction without modifying target.
   diff_mode:
     support: full
@@ -104,7 +109,7 @@ attributes:
     details: By the checksum of the dump, which the restored database bears.
     description: A second run with the same arguments indicates no change.
 requirements:
-  - the docker command on the managed host, and zstd for a dump compressed by it
+  - the docker command on the managed host; zstd for a dump compressed by it, rclone for one on a remote of its
 notes:
   - The role O(login_user) has to be a superuser, and may log in by peer authentication as root of the host, since the
     container of pg_restore runs as root.
@@ -131,6 +136,14 @@ EXAMPLES = r"""
     source: /backups/app_development.gz
     database: app
     existing: keep
+    login_host: /run/cryptopip/postgresql
+
+- name: Restore a dump from Google Drive, going on with the download where it broke off
+  cryptopip.marketdata.tuned_restore:
+    source: gdrive:backups/datalake_2026-11-01.dump
+    rclone_config: /etc/cryptopip/rclone.conf
+    checksum: "{{ datalake_dump_sha256 }}"
+    database: datalake
     login_host: /run/cryptopip/postgresql
 
 - name: Take back what an interrupted restore has left
@@ -228,6 +241,13 @@ from ansible_collections.cryptopip.marketdata.plugins.module_utils.postgres impo
 )
 from ansible_collections.cryptopip.marketdata.plugins.module_utils.tuned_restore import engine, server
 from ansible_collections.cryptopip.marketdata.plugins.module_utils.tuned_restore.dump import DumpError
+from ansible_collections.cryptopip.marketdata.plugins.module_utils.tuned_restore.fetch import (
+    Remote,
+    fetch,
+    is_remote,
+    look,
+    remove_fetched,
+)
 from ansible_collections.cryptopip.marketdata.plugins.module_utils.tuned_restore.journal import JournalError
 from ansible_collections.cryptopip.marketdata.plugins.module_utils.tuned_restore.mend import (
     abort,
@@ -284,7 +304,7 @@ def plan_facts(run: Run, plan: Plan) -> dict[str, Any]:
     ]
     kept = plan.replaced if run.wish.existing == "keep" else None
     before = f"database {run.wish.database}: {'another' if plan.replaced else 'none'}\n"
-    after = f"database {run.wish.database}: {contents.user_rows} rows of {source.path}, SHA-256 {source.sha256}\n"
+    after = f"database {run.wish.database}: {contents.user_rows} rows of {run.wish.source}, SHA-256 {source.sha256}\n"
     after += f"database {kept}: the one before\n" if kept else ""
     settings = "".join(
         f"{c.name}: {'not set' if c.prior is None else c.prior} ({c.value} for the time of the restore)\n"
@@ -293,7 +313,7 @@ def plan_facts(run: Run, plan: Plan) -> dict[str, Any]:
     return {
         "changed": True,
         "source": {
-            "path": str(source.path),
+            "path": run.wish.source,
             "format": source.format,
             "compression": source.compression,
             "size": source.size,
@@ -311,6 +331,18 @@ def plan_facts(run: Run, plan: Plan) -> dict[str, Any]:
     }
 
 
+def remote_facts(run: Run, remote: Remote) -> dict[str, Any]:
+    """What can be told of a dump that is yet to be fetched."""
+    before = f"database {run.wish.database}: not of SHA-256 {run.wish.checksum}\n"
+    after = f"database {run.wish.database}: {remote.source}, {remote.size} bytes, SHA-256 {run.wish.checksum}\n"
+    return {
+        "changed": True,
+        "source": {"path": remote.source, "size": remote.size, "sha256": run.wish.checksum},
+        "base_backup_required": False,
+        "diff": {"before": before, "after": after},
+    }
+
+
 def present(run: Run, *, check: bool, scratch: Path) -> dict[str, Any]:
     """Restore the dump unless the database bears its checksum."""
     wish = run.wish
@@ -321,11 +353,20 @@ def present(run: Run, *, check: bool, scratch: Path) -> dict[str, Any]:
             return unchanged
         if not server.is_superuser(connection):
             raise RestoreError(f"login_user {run.options['login_user']} is no superuser, expected one: log in as one.")
+        path = Path(wish.source).expanduser()
+        if is_remote(wish.source):
+            remote = look(wish.source, wish.rclone_config)
+            if check:
+                return remote_facts(run, remote)
+            with run.timed("fetch"):
+                path = fetch(remote, scratch, wish.rclone_config)
         with run.timed("checksum"):
-            source = describe_source(wish.source)
+            source = describe_source(path)
         if wish.checksum not in {None, source.sha256}:
+            if is_remote(wish.source):
+                remove_fetched(scratch)
             raise DumpError(
-                f"{source.path} has the SHA-256 {source.sha256}, expected {wish.checksum}: fetch it again, or mend "
+                f"{wish.source} has the SHA-256 {source.sha256}, expected {wish.checksum}: fetch it again, or mend "
                 "checksum."
             )
         if marker == source.sha256:
@@ -340,6 +381,8 @@ def present(run: Run, *, check: bool, scratch: Path) -> dict[str, Any]:
                 facts["background_workers"] = server.start_workers(run.options, wish.database)
         finally:
             remove_unpacked(scratch)
+        if not check:
+            remove_fetched(scratch)
     return {**facts, "seconds": run.seconds}
 
 
@@ -394,7 +437,8 @@ def main() -> None:
     """Entry point."""
     module = AnsibleModule(
         argument_spec=postgres_argument_spec(
-            source={"type": "path"},
+            source={"type": "str"},
+            rclone_config={"type": "path"},
             database={"type": "str", "required": True},
             state={"type": "str", "default": "present", "choices": ["present", "reverted"]},
             checksum={"type": "str"},
@@ -414,7 +458,8 @@ def main() -> None:
     options = module.params
     wish = Wish(
         database=options["database"],
-        source=Path(options["source"] or ""),
+        source=options["source"] or "",
+        rclone_config=options["rclone_config"],
         checksum=options["checksum"],
         profile=options["profile"],
         settings={name: None if value is None else setting_text(value) for name, value in options["settings"].items()},
@@ -432,6 +477,11 @@ def main() -> None:
     try:
         container = engine.inspect(wish.container)
         wish.check(container)
+        if is_remote(wish.source) and wish.checksum is None:
+            raise DumpError(
+                f"source {wish.source} is fetched and has no checksum, expected its SHA-256: else nobody knows whether "
+                "what came is what was sent. Set checksum."
+            )
         with locked(wish.work, check=module.check_mode) as scratch:
             run = Run(options, wish, container, done=done)
             try:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
+import hashlib
 import os
 import re
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -236,3 +240,58 @@ def test_a_phase_that_fails_takes_everything_back(site: Site, tmp_path: Path, pr
     assert "division by zero" in message
     assert "Everything was taken back" in message
     assert site.databases() == {"postgres", "origin"}
+
+
+def test_a_dump_of_another_version_is_refused_with_the_way_out(site: Site, tmp_path: Path) -> None:
+    text = site.dump("origin", "old.sql", "--format=plain").read_text()
+    version = site.query("SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'", "origin")[0][0]
+    assert f"timescaledb_version\t{version}" in text
+    old = tmp_path / "old.sql"
+    old.write_text(text.replace(f"timescaledb_version\t{version}", "timescaledb_version\t2.10.0"))
+    message = site.fails(source=str(old))
+    assert f"under TimescaleDB 2.10.0, the server has {version}" in message
+    assert "ALTER EXTENSION timescaledb UPDATE" in message
+
+
+@pytest.fixture
+def url(dump: Path) -> Iterator[str]:
+    """The folder of the dump over HTTP, from a server that tells sizes and times."""
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(dump.parent))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{http.server_address[1]}/{dump.name}"
+        http.shutdown()
+
+
+def test_a_dump_behind_a_url_is_fetched_restored_and_not_fetched_again(
+    site: Site, dump: Path, url: str, truth: dict[str, tuple[int, int]]
+) -> None:
+    checksum = hashlib.sha256(dump.read_bytes()).hexdigest()
+    assert "has no checksum" in site.fails(source=url)
+    assert f"expected {'0' * 64}" in site.fails(source=url, checksum="0" * 64)
+    told = site.ok(source=url, checksum=checksum, check=True)
+    assert (told["changed"], told["source"]["size"]) == (True, dump.stat().st_size)
+    answer = site.ok(source=url, checksum=checksum)
+    assert answer["source"]["path"] == url
+    assert site.fingerprint("lake") == truth
+    assert not site.ok(source="http://127.0.0.1:1/gone", checksum=checksum)["changed"]
+
+
+@pytest.mark.long
+def test_twenty_restores_in_a_row_are_whole(site: Site, truth: dict[str, tuple[int, int]]) -> None:
+    for turn in range(20):
+        answer = site.ok(profile="fast", existing="drop", checksum=None, database=f"lake{turn}")
+        assert answer["validated"]["chunks"] == CHUNKS
+        assert site.fingerprint(f"lake{turn}") == truth
+        site.drop(f"lake{turn}")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("chunks", [1, 1000])
+def test_few_and_many_chunks_are_restored(site: Site, chunks: int) -> None:
+    fill(site, f"of{chunks}", chunks=chunks, rows=20_000)
+    before = site.fingerprint(f"of{chunks}")
+    path = site.dump(f"of{chunks}", f"of{chunks}.dump", "--format=custom")
+    answer = site.ok(source=str(path), profile="fast")
+    assert answer["validated"]["chunks"] == chunks
+    assert site.fingerprint("lake") == before

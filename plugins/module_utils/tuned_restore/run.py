@@ -28,7 +28,8 @@ class Wish:
     """What the operator asked for."""
 
     database: str
-    source: Path
+    source: str
+    rclone_config: str | None
     checksum: str | None
     profile: str
     settings: Mapping[str, str | None]

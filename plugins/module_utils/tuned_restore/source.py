@@ -58,12 +58,17 @@ def describe_source(path: Path) -> Source:
         raise DumpError(f"{path} cannot be read: {error}") from error
 
 
+def looks_like_html(head: bytes) -> bool:
+    """Whether something begins as a web page does."""
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    return any(text.startswith(mark) for mark in _HTML)
+
+
 def recognise(head: bytes, path: Path) -> str:
     """The format of a dump by its first bytes. Raises DumpError where they are another thing's."""
-    text = head.lstrip().lower()
     if head.startswith(_CUSTOM):
         return "custom"
-    if any(text.startswith(mark) for mark in _HTML):
+    if looks_like_html(head):
         raise DumpError(
             f"{path} is an HTML page, expected a dump: the link answered a page to look at (a consent or a log-in), "
             "not the file. Fetch it with the link's direct form, or through an rclone remote."
