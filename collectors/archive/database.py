@@ -79,11 +79,15 @@ def take_snapshot(connection: psycopg.Connection[Any]) -> Snapshot:
 
 
 def schema_of(connection: psycopg.Connection[Any]) -> str:
-    """The name of the newest migration; empty where the ledger is not there."""
+    """The name of the newest migration; empty where there is no ledger, or it must not be read."""
     if missing_relations(connection, [LEDGER]):
         return ""
-    query = sql.SQL("SELECT coalesce(max(version || '_' || name), '') FROM public.{}").format(sql.Identifier(LEDGER))
-    return str(_one(connection, query)[0])
+    if not _one(connection, "SELECT has_table_privilege('public.schema_migrations', 'SELECT')")[0]:
+        return ""
+    newest = connection.execute(
+        "SELECT name FROM public.schema_migrations WHERE state = 'applied' ORDER BY version DESC LIMIT 1"
+    ).fetchone()
+    return str(newest[0]) if newest else ""
 
 
 def unknown_tables(connection: psycopg.Connection[Any]) -> list[str]:

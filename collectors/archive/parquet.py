@@ -42,7 +42,7 @@ _TYPES = {
     "numeric[]": pa.string(),
 }
 _ORDER = ("instrument_id", "time", "received_at", "epoch", "ordinal")
-_GROUP_BYTES = 64 << 20  # of a row group in memory: what is held at once does not depend on the day
+_GROUP_BYTES = 32 << 20  # of a row group in memory: what is held at once does not depend on the day
 _BLOCK = 4 << 20
 
 

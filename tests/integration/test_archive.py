@@ -29,7 +29,6 @@ from tests.integration.archive_harness import (
     export,
     fill,
     keep_digests,
-    rows_of,
 )
 
 pytestmark = pytest.mark.database
@@ -267,7 +266,19 @@ def test_a_months_bundle_holds_its_folder(datalake_dsn: str, tmp_path: Path) -> 
     assert archive("verify", tmp_path, "--files-only").returncode == 0
 
 
-def test_the_reader_role_may_export(datalake_dsn: str, tmp_path: Path) -> None:
+def test_the_reader_role_may_export_and_names_the_schema_where_it_may_read_it(
+    datalake_dsn: str, tmp_path: Path
+) -> None:
     fill(datalake_dsn)
-    export(f"{datalake_dsn} options='-c role=cryptopip_reader'", tmp_path)
-    assert rows_of(datalake_dsn, "SELECT count(*) FROM trades")[0][0] == 40
+    as_reader = f"{datalake_dsn} options='-c role=cryptopip_reader'"
+    execute(
+        datalake_dsn,
+        "CREATE TABLE schema_migrations (version integer, name text, state text); INSERT INTO schema_migrations VALUES"
+        " (9, '0009_nine', 'applied'), (12, '0012_twelve', 'applied'), (13, '0013_columnstore', 'skipped')",
+    )
+    for grant, expected in (("SELECT 1", ""), ("GRANT SELECT ON schema_migrations TO cryptopip_reader", "0012_twelve")):
+        execute(datalake_dsn, grant)
+        folder = tmp_path / (expected or "unknown")
+        export(as_reader, folder)
+        assert json.loads((folder / "2026-11" / "manifest.json").read_text())["schema"] == expected
+    assert archive("verify", folder, "--dsn", as_reader).returncode == 0
