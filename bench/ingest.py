@@ -91,8 +91,7 @@ def bare(frames: Path, count: int, piece: int = FLOOD) -> Answer:
 @contextmanager
 def database(kind: str, universe: Universe) -> Iterator[str]:
     """A fresh database of the test server, with the instrument; dropped afterwards."""
-    dsn = os.environ.get("CRYPTOPIP_TEST_DSN", "host=127.0.0.1 port=55432 user=postgres")
-    fresh = fresh_database(dsn, kind)
+    fresh = fresh_database(test_server(), kind)
     name = next(fresh)
     try:
         with psycopg.connect(name, client_encoding="UTF8") as connection:
@@ -157,7 +156,7 @@ def main() -> int:
             for recv_ns, payload in passes(frames, count):
                 file.write(b"%d %b\n" % (recv_ns, payload))
     count, truth = len(frames) * options.passes, fingerprint(frames_of(small))
-    print(machine(source, count))
+    print(machine("ingest", f"frames: {source}; {count:,} of them"))
     print(f"  loaded by others: {os.getloadavg()[0]:.2f} (a busy machine widens the spread)\n")
 
     rates = Rates()
@@ -272,20 +271,25 @@ def print_ratios(rates: Rates) -> int:
     return missed
 
 
-def machine(source: str, count: int) -> str:
+def test_server() -> str:
+    """A superuser's conninfo of the server that is measured with."""
+    return os.environ.get("CRYPTOPIP_TEST_DSN", "host=127.0.0.1 port=55432 user=postgres")
+
+
+def machine(bench: str, subject: str) -> str:
     """What this ran on, and with which versions."""
     cpu = next(
         (x.split(":")[1].strip() for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x), "?"
     )
     packages = {name: version(name) for name in ("aiohttp", "ccxt", "msgspec", "psycopg")}
-    with psycopg.connect(os.environ.get("CRYPTOPIP_TEST_DSN", "host=127.0.0.1 port=55432 user=postgres")) as connection:
+    with psycopg.connect(test_server()) as connection:
         row = connection.execute("SELECT current_setting('server_version'), current_setting('fsync')").fetchone()
     assert row is not None
     return (
-        f"bench ingest, {time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC\n"
+        f"bench {bench}, {time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC\n"
         f"  {os.cpu_count()} x {cpu}, {platform.system()} {platform.release()}, Python {platform.python_version()}\n"
         f"  {', '.join(f'{k} {v}' for k, v in packages.items())}; PostgreSQL {row[0]}, fsync {row[1]}\n"
-        f"  frames: {source}; {count:,} of them"
+        f"  {subject}"
     )
 
 

@@ -1,9 +1,9 @@
 """An exchange that sends as fast as it is read: ready-made WebSocket frames, written in large pieces.
 
 ``python -m bench.server FRAMES PIECE``; prints its port. PIECE: bytes of one write, 0 for each frame by itself, paced
-so that a reader finds one at a time: else a slow reader finds several, which is cheaper for it. Answers Binance's market
-list and depth, acknowledges SUBSCRIBE, and a second after all three streams are subscribed sends every frame of each
-once.
+so that a reader finds one at a time: else a slow reader finds several, which is cheaper for it. Answers Binance's
+market list and depth, acknowledges SUBSCRIBE, and a second after all three streams are subscribed sends every frame of
+each once.
 """
 
 from __future__ import annotations
