@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Protocol
 
 import msgspec
+import psycopg
 import structlog
 import typer
 from rich.console import Console
@@ -21,6 +22,7 @@ from collectors.archive.export import Exported, Progress, export_month, find_mon
 from collectors.archive.lock import only_one
 from collectors.archive.month import Month
 from collectors.archive.restore import Imported, import_month
+from collectors.archive.tardis import export_tardis
 from collectors.archive.verify import Checked, Finding, archived_months, unarchived, verify_month
 from collectors.config import DEFAULT_CONFIG, load_config
 from collectors.errors import UsageError
@@ -89,16 +91,53 @@ def parquet_command(
     """
     from collectors.archive.parquet import export_parquet  # noqa: PLC0415 - a second that other commands need not wait
 
-    with only_one(folder), session(conninfo_of(dsn, config), "parquet") as connection, reading(connection):
+    _write_months(folder, month, conninfo_of(dsn, config), "parquet", export_parquet, as_json=as_json)
+
+
+@app.command("tardis")
+def tardis_command(
+    folder: Folder,
+    *,
+    month: Months = None,
+    config: ConfigFile = DEFAULT_CONFIG,
+    dsn: Dsn = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write each month's events as Tardis' daily CSV.gz for each instrument; again where they have changed.
+
+    Example: cryptopip archive tardis /var/lib/cryptopip/archive --month 2026-11
+
+    Exit codes: 0 the files hold what the datalake holds, 1 some could not be written (they are named), 2 wrong usage,
+    3 failure, also where another run writes this archive.
+    """
+    _write_months(folder, month, conninfo_of(dsn, config), "tardis", export_tardis, as_json=as_json)
+
+
+class _Result(Protocol):
+    @property
+    def problems(self) -> list[str]: ...
+
+
+def _write_months(
+    folder: Path,
+    names: list[str] | None,
+    conninfo: str,
+    what: str,
+    write: Callable[[psycopg.Connection[Any], Path, Month, Callable[[Progress], None]], _Result],
+    *,
+    as_json: bool,
+) -> None:
+    results: list[_Result] = []
+    log = structlog.get_logger()
+    with only_one(folder), session(conninfo, what) as connection, reading(connection):
         check_schema(connection)
-        results = []
-        for one in _chosen(months_with_data(connection), month):
+        for one in _chosen(months_with_data(connection), names):
             with _progress() as on_progress:
-                results.append(export_parquet(connection, folder, one, on_progress))
-            log = structlog.get_logger()
-            log.info("parquet written", **msgspec.to_builtins(results[-1]) | {"problems": len(results[-1].problems)})
-            for problem in results[-1].problems:
+                result = write(connection, folder, one, on_progress)
+            log.info(f"{what} written", **msgspec.to_builtins(result) | {"problems": len(result.problems)})
+            for problem in result.problems:
                 log.error(problem, month=one.name)
+            results.append(result)
     if as_json:
         typer.echo(msgspec.json.encode(results).decode())
     if any(result.problems for result in results):

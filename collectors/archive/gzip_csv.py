@@ -66,7 +66,7 @@ def write_csv(
     writer = GzipWriter(file)
     writer.write(",".join(column.name for column in columns).encode() + b"\n")
     if table.kind == "state":
-        counts = Counts(_copy(connection, _copy_query(table, columns, table.belongs_to(month)), writer, on_rows))
+        counts = Counts(copy_rows(connection, _copy_query(table, columns, table.belongs_to(month)), writer, on_rows))
     else:
         counts = _copy_days(connection, table, month, columns, writer, on_rows=on_rows)
     writer.finish()
@@ -85,7 +85,7 @@ def _copy_days(
     rows, days = 0, []
     for start, end in month.days():
         condition = sql.SQL("t.time >= {} AND t.time < {}").format(sql.Literal(start), sql.Literal(end))
-        copied = _copy(connection, _copy_query(table, columns, condition), writer, on_rows)
+        copied = copy_rows(connection, _copy_query(table, columns, condition), writer, on_rows)
         rows += copied
         if copied:
             days.append(start)
@@ -104,9 +104,10 @@ def _copy_query(table: Table, columns: list[Column], condition: sql.Composed) ->
     )
 
 
-def _copy(
+def copy_rows(
     connection: psycopg.Connection[Any], query: sql.Composed, writer: GzipWriter, on_rows: Callable[[int], None]
 ) -> int:
+    """Compress what a COPY gives; returns its rows, of which ``on_rows`` hears every so often."""
     pieces: list[bytes] = []
     size = 0
     with connection.cursor() as cursor:
