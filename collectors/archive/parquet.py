@@ -127,11 +127,18 @@ def _write(
         metadata={"cryptopip.rows": str(partition.digest.rows), "cryptopip.hash": partition.digest.hash},
     )
     order = [pq.SortingColumn(schema.get_field_index(name)) for name in ("instrument_id", "time")]
+    # Of the others few values repeat: without a dictionary they are written twice as fast, and smaller.
+    repeated = [
+        name
+        for name in ("instrument_id", "epoch", "ordinal", "ingestor", "symbol", "native_id")
+        if name in schema.names
+    ]
     rows = 0
+    connection.execute("SET LOCAL work_mem = '64MB'")  # a sort in memory, where the day allows it
     with (
         connection.cursor().copy(_query(partition, columns)) as copy,
         replace_file(path) as file,
-        pq.ParquetWriter(file, schema, compression="zstd", compression_level=3, sorting_columns=order) as writer,
+        pq.ParquetWriter(file, schema, compression="zstd", use_dictionary=repeated, sorting_columns=order) as writer,
     ):
         for table in _tables((bytes(piece) for piece in copy), columns, schema):
             writer.write_table(table, row_group_size=max(table.num_rows, 1))
@@ -156,7 +163,7 @@ def _query(partition: Partition, columns: list[Column]) -> sql.Composed:
     def selected(column: Column) -> sql.Composed:
         name = sql.Identifier("t", column.name)
         if column.type == "timestamp with time zone":
-            return sql.SQL("(extract(epoch FROM {}) * 1000000)::bigint").format(name)
+            return sql.SQL("(date_part('epoch', {}) * 1000000)::bigint").format(name)
         return sql.SQL("{}").format(name)
 
     return sql.SQL(
