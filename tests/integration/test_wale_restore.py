@@ -20,10 +20,13 @@ do $$ begin
         insert into one values ({writer}, number, repeat('x', 1000));
         insert into other values ({writer}, number, repeat('y', 1000));
         commit;
+        perform pg_sleep(0.002);
     end loop;
 end $$
 """
-SMALL_PARTITIONS = "from wal_e import tar_partition\ntar_partition.PARTITION_MAX_SZ = 12 << 20"
+LOCATION = "select pg_tablespace_location(oid) from pg_tablespace where spcname = 'space'"
+SPACE = "select oid from pg_tablespace where spcname = 'space'"
+SMALL_PARTITIONS = "from wal_e import tar_partition\ntar_partition.PARTITION_MAX_SZ = 10 << 20"
 
 
 @pytest.fixture
@@ -34,7 +37,10 @@ def pair(tmp_path: Path) -> Iterator[Pair]:
     try:
         pair.up()
         pair.sql("create table beats (n int primary key)")
-        pair.sql("create table one (w int, n int, filler text); create table other (w int, n int, filler text)")
+        pair.shell("mkdir /var/lib/postgresql/data/space")
+        pair.sql("create tablespace space location '/var/lib/postgresql/data/space'")
+        pair.sql("create table one (w int, n int, filler text)")
+        pair.sql("create table other (w int, n int, filler text) tablespace space")
         yield pair
     finally:
         pair.down()
@@ -108,6 +114,7 @@ def test_recovery_is_exact_to_a_transaction(pair: Pair, kind: str) -> None:
     found = written(pair, restored)
     assert before.keys() == found.keys()
     assert all(before[writer] <= found[writer] <= after[writer] for writer in found)
+    assert pair.sql(LOCATION, restored) == f"/var/lib/postgresql/data/restored.tablespaces/{pair.sql(SPACE)}"
     whole(pair, restored, "postgres")
     assert pair.sql("select sum(failed_count + archived_count) from pg_stat_archiver", restored) == "0"
 
@@ -137,6 +144,9 @@ def test_the_lost_cluster_comes_back_and_goes_on_archiving_on_its_new_timeline(p
     root = pair.root
     run("docker", "kill", pair.db)
     pair.shell(f"rm -rf {PGDATA} /var/lib/postgresql/wal/pg_wal")
+    in_use = pair.sidecar("wal-e", "backup-fetch", PGDATA, "LATEST", check=False)
+    assert (in_use.returncode, "expected an empty folder for a tablespace" in in_use.stderr) == (1, True)
+    pair.shell("rm -rf /var/lib/postgresql/data/space/*")
     pair.sidecar("wal-e", "backup-fetch", PGDATA, "LATEST")  # the cluster is gone: the store tells which it was
     refused = pair.sidecar("wal-e", "backup-fetch", PGDATA, "LATEST", check=False)
     assert (refused.returncode, "is not empty" in refused.stderr) == (1, True)
@@ -145,6 +155,7 @@ def test_the_lost_cluster_comes_back_and_goes_on_archiving_on_its_new_timeline(p
     pair.await_server(pair.db)
     assert pair.root == root
     assert pair.sql("select max(n) from beats") == "100"
+    assert pair.sql(LOCATION) == "/var/lib/postgresql/data/space"
     beat(pair, 101, 200)
     assert pair.archived_segment().startswith("00000002")
 

@@ -23,7 +23,7 @@ def add(root: Path, name: str, finished_at: str) -> None:
     part.write_bytes(b"whole")
     parts = [{"path": str(part.relative_to(root)), "size_bytes": 5, "sha256": durable.hash_file(part)}]
     facts: dict[str, Any] = dict.fromkeys(catalog.FIELDS, "x")
-    facts |= {"name": name, "finished_at": finished_at, "parts": parts}
+    facts |= {"name": name, "finished_at": finished_at, "parts": parts, "tablespaces": {}}
     catalog.write_json(root, catalog.manifest_path(root, name), facts)
     catalog.sentinel_path(root, name).write_text("{}")
 

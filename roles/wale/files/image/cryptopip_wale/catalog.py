@@ -81,7 +81,7 @@ def read_manifest(root: Path, name: str) -> Manifest:
         raise WaleError("not_found", f"no complete backup is named {name!r}: see cryptopip-wale list")
     try:
         manifest: Manifest = json.loads(path.read_bytes())
-        complete = manifest["name"] == name and all(field in manifest for field in (*FIELDS, "parts"))
+        complete = manifest["name"] == name and all(field in manifest for field in (*FIELDS, "parts", "tablespaces"))
     except FileNotFoundError:
         problem = "missing"
     except (ValueError, TypeError, KeyError) as error:

@@ -13,7 +13,7 @@ from typing import Any
 
 import psycopg
 
-from cryptopip_wale import catalog
+from cryptopip_wale import catalog, tablespaces
 from cryptopip_wale.config import Config, prefix, read_config
 from cryptopip_wale.deadline import start_deadline
 from cryptopip_wale.durable import adopt_durably, make_folder, write_durably
@@ -74,7 +74,8 @@ class Push:
         if self.hot is None or not self.name:
             if self.hot is not None:
                 self.hot.session.close()  # which ends the backup without one
-            raise WaleError("store", "the upload failed, so the backup is given up; what it wrote is not listed")
+            # WAL-E calls this while the upload's error is on its way.
+            raise WaleError("store", f"the backup is given up, what it wrote is not listed: {sys.exc_info()[1]!r}")
         position = self.hot.stop()
         folder = self.root / "basebackups_005" / self.name
         number = len(list((folder / "tar_partitions").iterdir()))
@@ -82,7 +83,8 @@ class Push:
         size, digest = write_durably(path, io.BytesIO(self.hot.label_partition()), self.config.scratch)
         self.parts.append({"path": str(path.relative_to(self.root)), "size_bytes": size, "sha256": digest})
         total = sum(part["size_bytes"] for part in self.parts)
-        manifest = {"name": self.name, "size_bytes": total, "parts": self.parts} | self.hot.facts
+        spaces = tablespaces.parse_map(self.hot.tablespace_map.decode())
+        manifest = {"name": self.name, "size_bytes": total, "parts": self.parts, "tablespaces": spaces} | self.hot.facts
         # What the server calls archived may have gone elsewhere.
         for segment in required_segments(manifest):
             if problem := segment_problem(self.root, manifest, segment):
@@ -150,6 +152,7 @@ def push_backup(arguments: argparse.Namespace, config: Config, main: Callable[[]
         raise WaleError("usage", f"the folder is {arguments.PG_CLUSTER_DIRECTORY}, expected the server's {config.data}")
     if arguments.while_offline:
         raise WaleError("usage", "--while-offline makes a backup without a label, expected a running server")
+    tablespaces.require_visible(config.data)
     refuse_oversized(config.data, PARTITION_MAX_SZ)
     with catalog.exclusive(root):
         sweep(root)
@@ -169,14 +172,19 @@ def fetch_backup(arguments: argparse.Namespace, config: Config, main: Callable[[
         name = rows[-1]["name"]
     if folder.is_dir() and any(folder.iterdir()):
         raise WaleError("usage", f"{folder} is not empty, expected a new folder: move it away")
-    problems = part_problems(root, catalog.read_manifest(root, name))
+    manifest = catalog.read_manifest(root, name)
+    places = tablespaces.place(manifest["tablespaces"], folder, is_home=folder.absolute() == config.data)
+    problems = part_problems(root, manifest)
     if problems:
         raise WaleError("corrupt", f"{name} is not whole, nothing was fetched", problems)
     sys.argv = [name if word == arguments.BACKUP_NAME else word for word in sys.argv]
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    tablespaces.link(places, folder)
     main()
     if not (folder / "backup_label").is_file():
         raise WaleError("corrupt", f"{name} gave no backup_label, so {folder} must not be started: remove it")
+    if places:
+        tablespaces.write_map(places, folder)
     give_own_wal(folder)
 
 
