@@ -236,7 +236,6 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.cryptopip.marketdata.plugins.module_utils.postgres import (
     PostgresError,
-    connect,
     postgres_argument_spec,
 )
 from ansible_collections.cryptopip.marketdata.plugins.module_utils.tuned_restore import engine, server
@@ -346,7 +345,7 @@ def remote_facts(run: Run, remote: Remote) -> dict[str, Any]:
 def present(run: Run, *, check: bool, scratch: Path) -> dict[str, Any]:
     """Restore the dump unless the database bears its checksum."""
     wish = run.wish
-    with connect(run.options, server.MAINTENANCE_DATABASE, read_only=check) as connection:
+    with server.open_session(run.options, server.MAINTENANCE_DATABASE, read_only=check) as connection:
         marker = server.databases(connection).get(wish.database)
         unchanged = {"changed": False, "base_backup_required": False, "diff": {"before": "", "after": ""}}
         if marker is not None and marker == wish.checksum:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from tests.integration.harness.process import until
 from tests.integration.tuned_restore_harness import PREPARED, VICTIMS, RestoreServer, Site, docker, fill
@@ -194,10 +199,35 @@ def test_two_runs_at_once_do_not_meet(site: Site, tmp_path: Path) -> None:
     assert not json.loads(out).get("failed"), out
 
 
-def test_a_run_told_to_end_takes_everything_back(site: Site) -> None:
+def test_a_statement_that_outlives_the_run_that_asked_for_it_is_ended_first(site: Site) -> None:
+    """As CREATE DATABASE does, where its client is killed: it would make the database after it was looked for."""
+    assert "killing module" in site.start(kill=("creating", "module")).communicate(timeout=300)[1]
+    dsn = make_conninfo(site.dsn, dbname="postgres", application_name="cryptopip tuned_restore")
+    with psycopg.connect(dsn, autocommit=True) as left:
+        waiting = threading.Thread(target=_sleep_and_create, args=[left])
+        waiting.start()
+        until(lambda: len(site.query(_SLEEPING)) == 1, "the statement", 30, pause=0.02)
+        site.ok(state="reverted", source=None)
+        assert site.query(_SLEEPING) == []
+        waiting.join()
+    assert site.databases() == {"postgres", "origin"}
+
+
+_SLEEPING = "SELECT pid FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT pg_sleep(%'"
+
+
+def _sleep_and_create(connection: psycopg.Connection[Any]) -> None:
+    with contextlib.suppress(psycopg.OperationalError):
+        connection.execute("SELECT pg_sleep(20)")
+        connection.execute("CREATE DATABASE lake_restoring")
+
+
+@pytest.mark.parametrize("turn", range(3))
+def test_a_run_told_to_end_takes_everything_back(site: Site, turn: int) -> None:
     process = site.start()
+    phases = ({"creating"}, {"pre-data", "catalog"}, {"post-data", "finishing"})[turn]
     until(
-        lambda: (site.journal() or {}).get("phase") in {"creating", "pre-data", "catalog", "data"},
+        lambda: (site.journal() or {}).get("phase") in phases,
         "phase",
         60,
         pause=0.01,

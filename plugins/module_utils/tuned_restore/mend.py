@@ -17,6 +17,7 @@ def mend(run: Run, journal: Journal) -> str:
             raise StuckError(f"container {wish.container} does not run and restart is false: start it and run again.")
         engine.start(wish.container)
     connection = server.wait_for_server(run.options)
+    server.end_sessions(connection)
     found = server.system_identifier(connection)
     if found != journal.system_identifier:
         raise StuckError(

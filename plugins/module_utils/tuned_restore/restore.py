@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..postgres import connect
 from . import engine, server
 from .dump import CATALOG_SCHEMAS, Contents
 from .journal import Journal, Phase, enter, remove_journal, this_boot, write_journal
@@ -63,7 +62,7 @@ def carry_out(run: Run, connection: Database, plan: Plan, usable: Path) -> Valid
     with run.timed("analyze"):
         finish_timescaledb(run, plan)
     journal = enter(wish.work, journal, Phase.VALIDATING)
-    with run.timed("validate"), connect(run.options, wish.restoring, read_only=False) as restored:
+    with run.timed("validate"), server.open_session(run.options, wish.restoring, read_only=False) as restored:
         validated = validate(restored, plan.contents.rows, has_timescaledb=plan.has_timescaledb)
     with run.timed("revert"):
         journal, connection = take_back(run, connection, journal)
@@ -96,22 +95,24 @@ def prepare_timescaledb(run: Run, contents: Contents) -> None:
     """The extension in the dump's version, ready to be filled."""
     if contents.timescaledb is None:
         return
-    with connect(run.options, run.wish.restoring, read_only=False) as connection:
+    with server.open_session(run.options, run.wish.restoring, read_only=False) as connection:
         connection.execute(
             sql.SQL("CREATE EXTENSION timescaledb SCHEMA {} VERSION {}").format(
                 sql.Identifier(contents.extensions["timescaledb"] or "public"), sql.Literal(contents.timescaledb)
             )
         )
-    with connect(run.options, run.wish.restoring, read_only=False) as connection:
+    with server.open_session(run.options, run.wish.restoring, read_only=False) as connection:
         connection.execute("SELECT timescaledb_pre_restore()")
 
 
 def finish_timescaledb(run: Run, plan: Plan) -> None:
     """timescaledb_post_restore, and statistics for the planner."""
     if plan.has_timescaledb:
-        with connect(run.options, run.wish.restoring, read_only=False) as connection:
+        with server.open_session(run.options, run.wish.restoring, read_only=False) as connection:
             connection.execute("SELECT timescaledb_post_restore()")
-    with connect(run.options, run.wish.restoring, read_only=False) as connection:  # one that knows restoring is over
+    with server.open_session(
+        run.options, run.wish.restoring, read_only=False
+    ) as connection:  # one that knows restoring is over
         connection.execute("ANALYZE")
 
 
@@ -149,7 +150,7 @@ def client_environment(options: Mapping[str, Any], database: str, sessions: Mapp
         "PGSSLMODE": options.get("ssl_mode"),
         "PGSSLROOTCERT": options.get("ca_cert"),
         "PGDATABASE": database,
-        "PGAPPNAME": "cryptopip restore",
+        "PGAPPNAME": server.SESSION,
         "PGOPTIONS": " ".join(f"-c {name}={_escaped(value)}" for name, value in settings.items()),
     }
     return {name: str(value) for name, value in given.items() if value is not None}

@@ -23,12 +23,36 @@ MAINTENANCE_DATABASE = "postgres"
 MARKER = "cryptopip.restored_from"
 """A setting of the restored database: the SHA-256 of its dump. It goes with the database, whatever its name."""
 
+SESSION = "cryptopip tuned_restore"
+"""Application name of every session of a restore, those of its one-shot containers too; one runs at a time."""
+
 RELOAD_TIMEOUT_S = 60.0
 START_TIMEOUT_S = 600.0  # crash recovery counts too
 
 
 class ServerError(Exception):
     """The server did not do as asked: what was found, expected, and what to do."""
+
+
+def open_session(options: Mapping[str, Any], database: str, *, read_only: bool) -> Database:
+    """A connection under the name by which ``end_sessions`` knows it."""
+    connection = connect(options, database, read_only=read_only)
+    connection.execute("SELECT set_config('application_name', %s, false)", [SESSION])
+    return connection
+
+
+def end_sessions(connection: Database) -> None:
+    """End what sessions of a run before this one still do: a statement may outlive the client that asked for it."""
+    sessions = "application_name = %s AND pid <> pg_backend_pid()"
+    connection.execute(
+        f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {sessions}",  # noqa: S608
+        [SESSION],
+    )
+    _until(
+        lambda: _value(connection, f"SELECT count(*) FROM pg_stat_activity WHERE {sessions}", [SESSION]) == 0,  # noqa: S608
+        RELOAD_TIMEOUT_S,
+        "sessions of an earlier restore did not end",
+    )
 
 
 def running_settings(connection: Database, names: Iterable[str]) -> dict[str, Running]:
@@ -145,7 +169,7 @@ def wait_for_server(options: Mapping[str, Any]) -> Database:
     deadline = time.monotonic() + START_TIMEOUT_S
     while True:
         try:
-            return connect(options, MAINTENANCE_DATABASE, read_only=False)
+            return open_session(options, MAINTENANCE_DATABASE, read_only=False)
         except UnreachableError:
             if time.monotonic() > deadline:
                 raise
@@ -182,14 +206,14 @@ def set_marker(connection: Database, name: str, checksum: str) -> None:
 
 def stop_workers(options: Mapping[str, Any], database: str) -> None:
     """Have TimescaleDB's launcher leave the database alone, so that it can be renamed."""
-    with connect(options, database, read_only=False) as connection:
+    with open_session(options, database, read_only=False) as connection:
         if _has_timescaledb(connection):
             connection.execute("SELECT _timescaledb_functions.stop_background_workers()")
 
 
 def start_workers(options: Mapping[str, Any], database: str, *, timeout_s: float = 30.0) -> bool | None:
     """Have TimescaleDB's scheduler run in the database; whether it was seen, None where it has no TimescaleDB."""
-    with connect(options, database, read_only=False) as connection:
+    with open_session(options, database, read_only=False) as connection:
         if not _has_timescaledb(connection):
             return None
         connection.execute("SELECT _timescaledb_functions.start_background_workers()")
