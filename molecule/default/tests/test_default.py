@@ -199,3 +199,32 @@ def test_continuity_can_be_asked_ad_hoc() -> None:
     found = json.loads(answer.stdout[answer.stdout.index("{") :])
     assert not found["changed"]
     assert {entry["channel"] for entry in found["channels"]} == set(CHANNELS)
+
+
+def test_bars_are_made_of_the_trades() -> None:
+    wait_until(lambda: datalake("SELECT count(*) > 0 FROM ohlcv_1s") == "t", "bars")
+    assert unit("db1", "cryptopip-derive.service", "Result") == "success"
+
+
+def sidecar(*command: str) -> str:
+    """The output of a command in the WAL-E container, which must succeed."""
+    return str(host("db1").check_output("docker exec cryptopip-wale " + " ".join(command)))
+
+
+def test_the_datalake_is_backed_up_and_its_wal_archived() -> None:
+    sidecar("wal-e", "backup-push", "/var/lib/postgresql/data/pg_data")
+    names = [backup["name"] for backup in json.loads(sidecar("cryptopip-wale", "list"))["backups"]]
+    assert len(names) == 1
+    assert names[0] in sidecar("wal-e", "backup-list")
+    sidecar("cryptopip-wale", "verify", names[0])
+
+
+def test_the_archive_holds_every_table_and_equals_the_datalake() -> None:
+    assert host("db1").service("cryptopip-archive.timer").is_running
+    assert host("db1").service("cryptopip-archive.timer").is_enabled
+    host("db1").check_output("systemctl start --wait cryptopip-archive.service")
+    assert unit("db1", "cryptopip-archive.service", "Result") == "success"
+    months = host("db1").file("/var/lib/cryptopip/archive").listdir()
+    month = next(name for name in months if name.count("-") == 1 and name[-1].isdigit())
+    manifest = json.loads(host("db1").file(f"/var/lib/cryptopip/archive/{month}/manifest.json").content_string)
+    assert {"trades", "quotes", "book_events", "instruments"} <= {entry["table"] for entry in manifest["entries"]}
