@@ -14,6 +14,7 @@ from psycopg.types.multirange import Multirange
 from collectors.coverage.checks import clocks, crossed_hours, empty_hours, silent_hours
 from collectors.coverage.ids import annotate, between, jumps, missing_trades
 from collectors.coverage.model import Continuity, Edge, Gap, Interval, Query
+from collectors.coverage.rows import count_rows
 from collectors.datalake import missing_relations
 from collectors.errors import CryptopipError, UsageError
 from collectors.events import CHANNELS
@@ -29,65 +30,89 @@ def check_continuity(connection: psycopg.Connection[Any], query: Query) -> list[
     _check_schema(connection)
     now = _now(connection)
     _check_query(connection, query, now)
-    try:
-        return list(_answers(connection, query, now))
-    except psycopg.DataError as error:
-        raise _impossible(connection, error) from error
+    return list(_answers(connection, query, now))
 
 
 def _answers(connection: psycopg.Connection[Any], query: Query, now: datetime) -> Iterator[Continuity]:
-    for row in connection.execute(_SUBJECTS, _filters(query)).fetchall():
-        instrument_id, exchange, symbol, channel, first, last = row
+    asked = []
+    for instrument_id, exchange, symbol, channel, first, last in connection.execute(
+        _SUBJECTS, _filters(query, now)
+    ).fetchall():
         start = max(filter(None, (query.since, first)), default=now)
         end = _end(query, now, last)
         if start < end:
-            yield _continuity(connection, query, (instrument_id, exchange, symbol, channel), Interval(start, end))
+            asked.append(((instrument_id, exchange, symbol, channel), Interval(start, end)))
+    rows = count_rows(connection, {(subject[0], subject[3]): window for subject, window in asked})
+    for subject, window in asked:
+        yield _continuity(connection, query, subject, window, rows[subject[0], subject[3]])
 
 
 def _end(query: Query, now: datetime, last: datetime | None) -> datetime:
-    """Where the check ends for one channel: ``last`` is up to when it is covered."""
+    """Where the check ends for one channel: ``last`` is up to when it is covered, None where that is not fresh."""
     if query.until is not None:
         return min(query.until, now)
-    return last if last is not None and now - last <= timedelta(seconds=query.settle) else now
+    return now if last is None else last
 
 
+# Each channel by itself, by index: the whole of coverage is never read. ``last`` matters only where it is newer than
+# what may still be on its way.
 _SUBJECTS = """
-SELECT i.id, i.exchange, i.symbol, s.channel, s.first, s.last
+SELECT
+    i.id, i.exchange, i.symbol, c.channel, least(meant.first, covered.first),
+    CASE WHEN %(is_open)s THEN upper(covered(i.id, c.channel, tstzrange(%(fresh)s, %(now)s, '[]'))) END
 FROM instruments AS i
-INNER JOIN (
-    SELECT instrument_id, channel, min(first) AS first, max(last) AS last
-    FROM (
-        SELECT instrument_id, channel, lower(during) AS first, NULL::timestamptz AS last FROM recording
-        UNION ALL
-        SELECT instrument_id, channel, lower(interval), upper(interval) FROM coverage_intervals
-    ) AS known
-    GROUP BY instrument_id, channel
-) AS s ON i.id = s.instrument_id
+CROSS JOIN unnest(%(channels)s::text[]) AS c (channel)
+CROSS JOIN LATERAL (
+    SELECT min(lower(during)) AS first FROM recording WHERE instrument_id = i.id AND channel = c.channel
+) AS meant
+CROSS JOIN LATERAL (
+    SELECT min(started_at) AS first FROM coverage WHERE instrument_id = i.id AND channel = c.channel
+) AS covered
 WHERE (%(exchange)s::text IS NULL OR i.exchange = %(exchange)s)
     AND (%(symbol)s::text IS NULL OR i.symbol LIKE %(symbol)s)
-    AND (%(channel)s::text IS NULL OR s.channel = %(channel)s)
-ORDER BY i.exchange, i.symbol, i.id, s.channel
+    AND least(meant.first, covered.first) IS NOT NULL
+ORDER BY i.exchange, i.symbol, i.id, c.channel
 """
 _RANGES = """
-SELECT recorded(%(id)s, %(channel)s, r), covered(%(id)s, %(channel)s, r), gaps(%(id)s, %(channel)s, r)
-FROM (SELECT tstzrange(%(start)s, %(end)s) AS r) AS asked
+SELECT recorded, covered, recorded - covered
+FROM (
+    SELECT recorded(%(id)s, %(channel)s, r) AS recorded, covered(%(id)s, %(channel)s, r) AS covered
+    FROM (SELECT tstzrange(%(start)s, %(end)s) AS r) AS asked
+    OFFSET 0
+) AS ranges
 """
 _BEFORE = """
 SELECT DISTINCT ON (ingestor) ingestor, upper(interval), last_id, ended_by, last_time, proof = 'sequence'
 FROM coverage_intervals
-WHERE instrument_id = %(id)s AND channel = %(channel)s AND started_at <= %(at)s AND upper(interval) <= %(at)s
+WHERE
+    instrument_id = %(id)s AND channel = %(channel)s AND started_at <= %(at)s AND started_at >= %(back)s
+    AND upper(interval) <= %(at)s
 ORDER BY ingestor, upper(interval) DESC
 """
 _AFTER = """
 SELECT DISTINCT ON (ingestor) ingestor, started_at, first_id, NULL, first_time, proof = 'sequence'
 FROM coverage_intervals
-WHERE instrument_id = %(id)s AND channel = %(channel)s AND started_at >= %(at)s
+WHERE
+    instrument_id = %(id)s AND channel = %(channel)s AND started_at >= %(at)s
+    AND started_at <= %(at)s::timestamptz + INTERVAL '2 days'
 ORDER BY ingestor, started_at
 """
+_BACK = (timedelta(days=2), timedelta(days=60), timedelta(days=36_500))
+"""How far back a connection may have begun that ended before a gap: the nearest is looked for first."""
+
+
+def _before(connection: psycopg.Connection[Any], of: dict[str, Any], at: datetime) -> list[Edge]:
+    """Where each ingestor's listening ended before ``at``; those that had ended long before the others are left out."""
+    edges: list[Edge] = []
+    for back in _BACK:
+        edges = [Edge(*row) for row in connection.execute(_BEFORE, of | {"at": at, "back": at - back})]
+        if edges:
+            break
+    return edges
 
 
 def _continuity(
-    connection: psycopg.Connection[Any], query: Query, subject: tuple[int, str, str, str], window: Interval
+    connection: psycopg.Connection[Any], query: Query, subject: tuple[int, str, str, str], window: Interval, rows: int
 ) -> Continuity:
     instrument_id, exchange, symbol, channel = subject
     of = {"id": instrument_id, "channel": channel}
@@ -101,7 +126,7 @@ def _continuity(
     for gap in missing:
         if gap.seconds < query.min_gap:
             continue
-        before = [Edge(*edge) for edge in connection.execute(_BEFORE, of | {"at": gap.start})]
+        before = _before(connection, of, gap.start)
         after = [Edge(*edge) for edge in connection.execute(_AFTER, of | {"at": gap.end})]
         is_newest = query.until is None and gap.end == window.end
         told = annotate(gap, before, after, channel, is_newest=is_newest)
@@ -126,7 +151,7 @@ def _continuity(
         recorded_seconds=recorded_seconds,
         covered_seconds=sum(each.seconds for each in covered),
         ratio=1 - missing_seconds / recorded_seconds if recorded_seconds else None,
-        rows=_rows(connection, instrument_id, channel, window),
+        rows=rows,
         covered=covered,
         gaps=gaps,
         missing=missing,
@@ -151,40 +176,14 @@ def intervals(ranges: Multirange[datetime]) -> list[Interval]:
     return [Interval(r.lower.astimezone(UTC), r.upper.astimezone(UTC)) for r in ranges if r.lower and r.upper]
 
 
-def _rows(connection: psycopg.Connection[Any], instrument_id: int, channel: str, window: Interval) -> int:
-    """Rows whose time is in the window: whole hours from the digests, so a year costs no more than the two edges."""
-    assert channel in CHANNELS
-    hour = timedelta(hours=1)
-    first = _floor_hour(window.start)
-    whole = Interval(first if first == window.start else first + hour, _floor_hour(window.end))
-    edges = [Interval(window.start, min(whole.start, window.end)), Interval(max(whole.end, window.start), window.end)]
-    if whole.start >= whole.end:
-        edges, whole = [window], Interval(window.start, window.start)
-    row = connection.execute(
-        "SELECT coalesce(sum(rows), 0)::bigint FROM digests"
-        " WHERE instrument_id = %s AND channel = %s AND hour >= %s AND hour < %s",
-        [instrument_id, channel, whole.start, whole.end],
-    ).fetchone()
-    total = int(row[0]) if row else 0
-    for edge in edges:
-        if edge.seconds > 0:
-            row = connection.execute(
-                f"SELECT count(*) FROM {channel} WHERE instrument_id = %s AND time >= %s AND time < %s",  # noqa: S608
-                [instrument_id, edge.start, edge.end],
-            ).fetchone()
-            total += int(row[0]) if row else 0
-    return total
-
-
-def _floor_hour(at: datetime) -> datetime:
-    return at.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
-
-
-def _filters(query: Query) -> dict[str, str | None]:
+def _filters(query: Query, now: datetime) -> dict[str, Any]:
     return {
         "exchange": query.exchange,
         "symbol": like(query.symbol) if query.symbol else None,
-        "channel": query.channel,
+        "channels": sorted(CHANNELS) if query.channel is None else [query.channel],
+        "is_open": query.until is None,
+        "now": now,
+        "fresh": now - timedelta(seconds=query.settle),
     }
 
 
@@ -230,11 +229,10 @@ def _check_query(connection: psycopg.Connection[Any], query: Query, now: datetim
             )
 
 
-_IMPOSSIBLE = (
-    "SELECT incarnation, id, instrument_id, channel, started_at, ended_at FROM coverage WHERE ended_at < started_at"
-)
 _DOUBTFUL = """
-SELECT count(*) FILTER (WHERE started_at < before), count(*) FILTER (WHERE started_at > %(now)s OR ended_at > %(now)s)
+SELECT
+    count(*) FILTER (WHERE started_at < before),
+    count(*) FILTER (WHERE greatest(started_at, ended_at) > clock_timestamp() + INTERVAL '1 minute')
 FROM (
     SELECT started_at, ended_at, max(coalesce(ended_at, started_at)) OVER (
         PARTITION BY incarnation, stream, epoch
@@ -247,23 +245,9 @@ FROM (
 """Within an epoch intervals follow each other; overlaps change no union, and time to come is cut off."""
 
 
-def _impossible(connection: psycopg.Connection[Any], error: psycopg.Error) -> CryptopipError:
-    """The rows of coverage that no range can be made of, by name."""
-    connection.rollback()
-    rows = connection.execute(_IMPOSSIBLE).fetchall()
-    if not rows:
-        return CryptopipError(f"the coverage cannot be read: {str(error).strip()}")
-    incarnation, number, instrument, channel, started, ended = rows[0]
-    return CryptopipError(
-        f"{len(rows)} rows of table coverage end before they start, the first ({channel} of instrument {instrument},"
-        f" incarnation {incarnation}, id {number}) from {started.isoformat()} to {ended.isoformat()}: the table was"
-        " edited by hand; correct or delete these rows: their time then counts as not listened to"
-    )
-
-
 def _warn_of_edits(connection: psycopg.Connection[Any], name: str, asked: dict[str, Any]) -> None:
     """Say what somebody must have edited in the coverage of a channel and what still has one meaning."""
-    row = connection.execute(_DOUBTFUL, asked | {"now": _now(connection) + timedelta(minutes=1)}).fetchone()
+    row = connection.execute(_DOUBTFUL, asked).fetchone()
     overlapping, future = row or (0, 0)
     warn = structlog.get_logger().warning
     if overlapping:
