@@ -19,14 +19,12 @@ import yaml
 from msgspec import Meta, Struct
 
 from collectors.config import ConfigError, read_yaml_nodes
-from collectors.decode import EXCHANGES, Identity, decoder
+from collectors.decode import EXCHANGES, decoder
 from collectors.events import CHANNELS, Channel
 
 Kind = Literal["spot", "swap", "future", "option"]
 _Text = Annotated[str, Meta(min_length=1)]
 _DECIMAL = re.compile(r"[0-9]+(\.[0-9]+)?")
-MERGED_IDENTITIES = frozenset({Identity.ID, Identity.CHAIN, Identity.TUPLE})
-"""What sync can merge: nothing else may be recorded in the meantime, for it would be left behind unnoticed."""
 _NUMBERS = ("contract_size", "strike", "price_tick", "amount_step")
 
 
@@ -222,7 +220,7 @@ def _rule_problems(instrument: Instrument, known_exchanges: Collection[str]) -> 
 
 
 def _channel_problems(instrument: Instrument) -> Iterator[str]:
-    """Channels that the exchange does not offer, or that would be recorded and then find no way into the datalake."""
+    """Channels that the exchange does not offer."""
     if instrument.exchange not in EXCHANGES:
         return
     streams = decoder(instrument.exchange).streams
@@ -230,11 +228,6 @@ def _channel_problems(instrument: Instrument) -> Iterator[str]:
         if channel not in streams:
             known = ", ".join(streams)
             yield f"{instrument.exchange} has no channel {channel}: it has {known}; remove it from `channels`"
-        elif streams[channel].identity not in MERGED_IDENTITIES:
-            yield (
-                f"{channel} of {instrument.exchange} cannot be merged into the datalake yet (identity "
-                f"{streams[channel].identity}): remove it from `channels`"
-            )
 
 
 def _clashes(instruments: list[tuple[str, Instrument]]) -> Iterator[str]:

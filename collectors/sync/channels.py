@@ -218,8 +218,8 @@ def merge_statement(spec: ChannelSpec, extent: Extent, ingestor: str) -> sql.Com
         """
 WITH inserted AS (
     INSERT INTO {table} AS t ({columns}, ingestor)
-    SELECT DISTINCT ON ({identity}) {values}, {ingestor}
-    FROM (SELECT {timed} FROM {stage}) AS s
+    SELECT DISTINCT ON ({identity}) {values}, s.ingestor
+    FROM (SELECT {timed}, {ingestor} AS ingestor FROM {stage}) AS s
     WHERE NOT EXISTS (SELECT FROM {table} AS t WHERE {stored})
     ORDER BY {identity}, s.received_at
     RETURNING t.instrument_id, time_bucket('1 hour', t.time) AS hour, event_hash({text}) AS hash
@@ -258,7 +258,7 @@ WITH refused AS (
     SELECT
         s.instrument_id, {event_id} AS event_id, s.time, s.epoch,
         jsonb_build_object({kept}) AS kept, jsonb_build_object({refused}) AS refused
-    FROM (SELECT {timed} FROM {stage}) AS s
+    FROM (SELECT {timed}, {ingestor} AS ingestor FROM {stage}) AS s
     INNER JOIN {table} AS t ON {stored}
     WHERE ROW({staged_payload}) IS DISTINCT FROM ROW({stored_payload})
 ),

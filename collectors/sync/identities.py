@@ -1,6 +1,5 @@
-"""What makes two events the same, chosen by exchange: an id, or content and number where the wire carries no id.
-
-Events that belong to their epoch alone cannot be merged yet: the universe refuses their channels.
+"""What makes two events the same, chosen by exchange: an id; content and number where the wire carries no id; or, of
+events that belong to their epoch alone, who received them on which connection, when, and as the how manieth.
 """
 
 from __future__ import annotations
@@ -62,6 +61,32 @@ BY_TUPLE: dict[Channel, ChannelSpec] = {
 }
 
 
+def _by_epoch(spec: ChannelSpec, payload: tuple[str, ...], text: str) -> ChannelSpec:
+    """The same channel where the events of two connections are never mixed; all are kept, and one connection leads."""
+    key = ("epoch", "time", "received_at", "ordinal")
+    return replace(
+        spec,
+        columns=(*spec.columns, ("ordinal", "smallint")),
+        identity=", ".join(f"s.{name}" for name in ("instrument_id", *key)),
+        same=same_tuple(("ingestor", *key), ()),
+        missing_id="false",
+        payload=payload,
+        event_id=f"concat_ws('|', {', '.join(f's.{name}' for name in key)})",
+        # The text of one that is known by content, its connection behind it
+        text=f"concat({text}, '|', t.ingestor, '|', t.epoch)",
+        slack=timedelta(0),
+        numbered=("instrument_id", "received_at"),
+    )
+
+
+BY_EPOCH: dict[Channel, ChannelSpec] = {
+    "quotes": _by_epoch(QUOTES, _QUOTE, BY_TUPLE["quotes"].text),
+    # book_events|...|µs: the book has no time among its own fields
+    "book_events": _by_epoch(BOOK_EVENTS, BOOK_EVENTS.payload, f"{BOOK_EVENTS.text}, '|', {MICROSECONDS}"),
+    "derivatives": _by_epoch(DERIVATIVES, _DERIVATIVE, DERIVATIVES.text),
+}
+
+
 # The message of a quiet minute repeats the last id (OKX): it is another than the update that had this id first.
 BY_PREVIOUS = replace(
     BOOK_EVENTS,
@@ -82,6 +107,8 @@ def specs(exchange: str) -> tuple[ChannelSpec, ...]:
         stream = streams.get(spec.name)
         if stream is not None and stream.identity is Identity.TUPLE:
             return BY_TUPLE[spec.name]
+        if stream is not None and stream.identity is Identity.EPOCH:
+            return BY_EPOCH[spec.name]
         return BY_PREVIOUS if spec is BOOK_EVENTS and stream is not None and stream.proof is Proof.PREVIOUS else spec
 
     return tuple(map(chosen, SPECS))

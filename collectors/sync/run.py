@@ -18,6 +18,7 @@ import structlog
 from msgspec import Struct, field
 
 from collectors.config import Source, Sync
+from collectors.decode import EXCHANGES
 from collectors.events import Channel
 from collectors.sync import source, supersede, target
 from collectors.sync.channels import SPECS
@@ -132,6 +133,8 @@ def _sync_source(
             waiting = sum(source.waiting_rows(ingestor, stream, marks[stream.id]) for stream in streams)
         target.merge_instruments(lake, instruments)
         target.register(lake, incarnation, configured.ingestor)
+        for exchange in sorted({stream.exchange for stream in streams} & set(EXCHANGES)):
+            target.note_identities(lake, exchange)
         done = 0
         for stream in streams:
             while True:

@@ -338,23 +338,26 @@ def _gather_old(
         return 0
     lake.execute(
         sql.SQL(
-            "CREATE TEMP TABLE {} ON COMMIT DROP AS SELECT DISTINCT t.*, {} AS text FROM (SELECT {} FROM {}) AS t"
-        ).format(_old(spec), sql.SQL(spec.text), timed_columns(spec), stage_name(spec))
+            "CREATE TEMP TABLE {} ON COMMIT DROP AS"
+            " SELECT DISTINCT t.*, {} AS text FROM (SELECT {}, {} AS ingestor FROM {}) AS t"
+        ).format(_old(spec), sql.SQL(spec.text), timed_columns(spec), sql.Literal(stream.ingestor), stage_name(spec))
     )
     _refill(lake, ingestor, spec, _in_force(spec, stream, epoch))
-    return _subtract(lake, spec)
+    return _subtract(lake, spec, stream.ingestor)
 
 
-def _subtract(lake: psycopg.Connection[Any], spec: ChannelSpec) -> int:
+def _subtract(lake: psycopg.Connection[Any], spec: ChannelSpec, ingestor: str) -> int:
     """Drop from ``old`` what the stage has too; the number of rows left."""
     lake.execute(
         sql.SQL(
-            "DELETE FROM {old} AS s USING (SELECT t.*, {text} AS text FROM (SELECT {timed} FROM {stage}) AS t) AS t"
+            "DELETE FROM {old} AS s USING"
+            " (SELECT t.*, {text} AS text FROM (SELECT {timed}, {ingestor} AS ingestor FROM {stage}) AS t) AS t"
             " WHERE t.instrument_id = s.instrument_id AND {same} AND t.text = s.text"
         ).format(
             old=_old(spec),
             text=sql.SQL(spec.text),
             timed=timed_columns(spec),
+            ingestor=sql.Literal(ingestor),
             stage=stage_name(spec),
             same=sql.SQL(spec.same),
         )
@@ -376,7 +379,7 @@ def _remove(lake: psycopg.Connection[Any], spec: ChannelSpec, holders: Sequence[
     """Take out of the history the old rows that nobody has; how many. ``old`` keeps those that nobody has."""
     for holder in holders:
         _refill(lake, holder.connection, spec, _window(lake, spec, holder.stream, epoch))
-        if not _subtract(lake, spec):
+        if not _subtract(lake, spec, holder.stream.ingestor):
             return 0
     extent = _old_extent(lake, spec)
     assert extent is not None, "rows are left"

@@ -14,6 +14,7 @@ from msgspec import Struct
 from psycopg import sql
 
 from collectors.datalake import missing_relations
+from collectors.decode import decoder
 from collectors.sync.channels import (
     SPECS,
     ChannelSpec,
@@ -40,6 +41,7 @@ TABLES = (
     "digests",
     "sync_conflicts",
     "supersessions",
+    "identities",
     *(s.name for s in SPECS),
 )
 
@@ -116,6 +118,17 @@ def register(connection: psycopg.Connection[Any], incarnation: UUID, ingestor: s
         "INSERT INTO sources (incarnation, ingestor) VALUES (%s, %s)"
         " ON CONFLICT (incarnation) DO UPDATE SET last_seen = now(), ingestor = excluded.ingestor",
         [incarnation, ingestor],
+    )
+
+
+def note_identities(connection: psycopg.Connection[Any], exchange: str) -> None:
+    """Keep in the datalake what makes two events of the exchange the same, for those who read it."""
+    streams = decoder(exchange).streams
+    connection.cursor().executemany(
+        "INSERT INTO identities AS i VALUES (%s, %s, %s, %s) ON CONFLICT (exchange, channel) DO UPDATE"
+        " SET identity = excluded.identity, depth = excluded.depth"
+        " WHERE (i.identity, i.depth) IS DISTINCT FROM (excluded.identity, excluded.depth)",
+        [(exchange, channel, stream.identity.value, stream.depth) for channel, stream in streams.items()],
     )
 
 

@@ -222,13 +222,6 @@ def test_liquidations_without_ids_are_merged_by_content(lab: Lab) -> None:
     assert lab.sync().inserted == 3
 
 
-def test_state_that_belongs_to_its_epoch_is_refused_and_named(lab: Lab) -> None:
-    lab.clear("hyperliquid")
-    lab.load("ing1", 1, 0, {"derivatives": [derivative(1)]})
-    report = sync_once(lab.config)
-    assert "1 of 1 derivatives have no id" in (report.failed[0].error or "")
-
-
 def test_an_update_that_repeats_the_last_id_is_another_than_the_one_that_had_it(lab: Lab) -> None:
     lab.clear("okx")
 

@@ -70,11 +70,7 @@ def test_the_shipped_universe_is_valid() -> None:
         (ENTRY | {"listed_at": "yesterday"}, "time with its zone"),
         (ENTRY | {"listed_at": "2017-08-17T04:00:00Z"}, "found '2017-08-17T04:00:00Z', expected a time"),
         (ENTRY | {"channels": ["liquidations"]}, "binance has no channel liquidations: it has trades, quotes"),
-        (
-            ENTRY | {"exchange": "hyperliquid", "channels": ["derivatives"]},
-            "derivatives of hyperliquid cannot be merged",
-        ),
-        (ENTRY | {"exchange": "upbit", "channels": ["book_events"]}, "cannot be merged into the datalake yet"),
+        (ENTRY | {"exchange": "upbit", "channels": ["liquidations"]}, "upbit has no channel liquidations"),
         (ENTRY | {"delisted_at": datetime(2016, 1, 1, tzinfo=UTC)}, "is not after listed_at"),
         (ENTRY | {"kind": "perpetual"}, "known kinds are spot, swap, future, option"),
         (ENTRY | {"strike": "5"}, "`strike` is given, but a spot has none"),

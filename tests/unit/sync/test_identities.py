@@ -7,7 +7,7 @@ import pytest
 from collectors.decode import EXCHANGES, Identity, decoder
 from collectors.sync.channels import BOOK_EVENTS, SPECS
 from collectors.sync.errors import SourceError
-from collectors.sync.identities import BY_PREVIOUS, BY_TUPLE, specs
+from collectors.sync.identities import BY_EPOCH, BY_PREVIOUS, BY_TUPLE, specs
 
 
 def test_binance_is_merged_by_id_throughout() -> None:
@@ -15,10 +15,12 @@ def test_binance_is_merged_by_id_throughout() -> None:
 
 
 @pytest.mark.parametrize("exchange", EXCHANGES)
-def test_channels_declared_without_id_are_merged_by_content(exchange: str) -> None:
+def test_channels_declared_without_id_are_merged_by_content_or_by_connection(exchange: str) -> None:
     declared = decoder(exchange).identity
     for spec in specs(exchange):
-        assert bool(spec.numbered) == (declared.get(spec.name) is Identity.TUPLE)
+        identity = declared.get(spec.name)
+        assert bool(spec.numbered) == (identity in {Identity.TUPLE, Identity.EPOCH})
+        assert ("t.ingestor" in spec.same) == ("t.ingestor" in spec.text) == (identity is Identity.EPOCH)
     assert [spec.name for spec in specs(exchange)] == [spec.name for spec in SPECS]
 
 
@@ -32,6 +34,10 @@ def test_whatever_the_history_keeps_of_an_event_is_its_key_or_its_payload(channe
     (spec,) = (spec for name, spec in BY_TUPLE.items() if name == channel)
     provenance = {"received_at", "epoch", "ordinal"}
     assert {*spec.numbered, *spec.payload, *provenance} == {name for name, _ in spec.columns}
+
+
+def test_a_number_within_its_connection_is_in_no_digest() -> None:
+    assert not any("ordinal" in spec.text for spec in (*SPECS, *BY_TUPLE.values(), *BY_EPOCH.values()))
 
 
 def test_an_exchange_of_another_version_is_refused_by_name() -> None:
