@@ -111,6 +111,8 @@ attributes:
 requirements:
   - the docker command on the managed host; zstd for a dump compressed by it, rclone for one on a remote of its
 notes:
+  - Run by Ansible, it goes on in the background of the host where the connection breaks, and a line every few seconds
+    tells how far it is; the same line is in the file C(progress) of O(work_path).
   - The role O(login_user) has to be a superuser, and may log in by peer authentication as root of the host, since the
     container of pg_restore runs as root.
   - Roles are of the cluster and not in a dump; those that it names have to be there.
@@ -258,6 +260,7 @@ from ansible_collections.cryptopip.marketdata.plugins.module_utils.tuned_restore
     Plan,
     make_plan,
 )
+from ansible_collections.cryptopip.marketdata.plugins.module_utils.tuned_restore.progress import remove_progress
 from ansible_collections.cryptopip.marketdata.plugins.module_utils.tuned_restore.restore import carry_out
 from ansible_collections.cryptopip.marketdata.plugins.module_utils.tuned_restore.run import (
     RestoreError,
@@ -425,7 +428,10 @@ def locked(folder: Path, *, check: bool) -> Iterator[Path]:
             raise RestoreError(
                 f"another restore is at work in {folder}: wait for its end, or give each cluster a work_path."
             ) from error
-        yield folder
+        try:
+            yield folder
+        finally:
+            remove_progress(folder)
 
 
 def _interrupted(number: int, _frame: FrameType | None) -> None:

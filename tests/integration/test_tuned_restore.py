@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import gzip
 import hashlib
+import json
 import os
 import re
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -18,7 +20,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.integration.tuned_restore_harness import PREPARED, RestoreServer, Site, docker, fill
+from tests.integration.tuned_restore_harness import PREPARED, ROOT, RestoreServer, Site, docker, fill
 
 pytestmark = [pytest.mark.database, pytest.mark.timeout(900)]
 CHUNKS, ROWS = 30, 30_000
@@ -275,6 +277,39 @@ def test_a_dump_behind_a_url_is_fetched_restored_and_not_fetched_again(
     assert answer["source"]["path"] == url
     assert site.fingerprint("lake") == truth
     assert not site.ok(source="http://127.0.0.1:1/gone", checksum=checksum)["changed"]
+
+
+def ansible(site: Site, *options: str, **arguments: Any) -> str:
+    """What ``ansible -m`` prints of the module on this machine."""
+    command = ["ansible", "localhost", "-i", "localhost,", "-c", "local", *options]
+    command += ["-e", f"ansible_python_interpreter={sys.executable}", "-m", "cryptopip.marketdata.tuned_restore"]
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / command[0]), *command[1:], "-a", json.dumps(site.arguments(**arguments))],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_LOCAL_TEMP": str(site.folder / "ansible")},
+    )
+    return done.stdout + done.stderr
+
+
+def test_ansible_shows_how_far_it_is_and_says_the_same_in_check_mode(
+    site: Site, truth: dict[str, tuple[int, int]]
+) -> None:
+    told = ansible(site, "--check", "--diff")
+    assert "localhost | CHANGED" in told, told
+    assert "+database lake: 30500 rows" in told
+    assert site.databases() == {"postgres", "origin"}
+    said = ansible(site)
+    assert "localhost | CHANGED" in said, said
+    assert "lake_restoring: " in said
+    assert " MB on disk of about " in said
+    assert site.fingerprint("lake") == truth
+    assert "localhost | SUCCESS" in ansible(site)
+    failed = ansible(site, source="/no/where")
+    assert "localhost | FAILED" in failed
+    assert "/no/where is not there" in failed
 
 
 @pytest.mark.long

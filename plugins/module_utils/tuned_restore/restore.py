@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from . import engine, server
 from .dump import CATALOG_SCHEMAS, Contents
 from .journal import Journal, Phase, enter, remove_journal, this_boot, write_journal
-from .plan import Plan
+from .plan import DISK_FACTOR, Plan
+from .progress import shown
 from .run import RestoreError, Run
 from .settings import same_value
 from .validate import Validated, validate
@@ -50,11 +52,20 @@ def carry_out(run: Run, connection: Database, plan: Plan, usable: Path) -> Valid
         prepare_timescaledb(run, plan.contents)
     run.done.append(f"database {wish.restoring} created")
     environment = client_environment(run.options, wish.restoring, plan.settings.sessions)
+    begun = time.monotonic()
     for phase, command in restore_commands(
         plan.source.format, wish.jobs, wish.restoring, has_timescaledb=plan.has_timescaledb
     ):
         journal = enter(wish.work, journal, phase)
-        with run.timed(phase.value):
+        telling = shown(
+            run.options,
+            wish.work,
+            wish.restoring,
+            phase.value,
+            expected=int(plan.contents.copy_bytes * DISK_FACTOR),
+            begun=begun,
+        )
+        with run.timed(phase.value), telling:
             finished = run.tool(command, usable, environment)
         if finished.code != 0 or finished.errors:
             raise RestoreError(f"{phase.value}: {command[0]}: {finished.explain()}.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from ansible_collections.cryptopip.marketdata.plugins.module_utils.tuned_restore.engine import Finished
 from ansible_collections.cryptopip.marketdata.plugins.module_utils.tuned_restore.plan import refuse_space
+from ansible_collections.cryptopip.marketdata.plugins.module_utils.tuned_restore.progress import progress_line
 from ansible_collections.cryptopip.marketdata.plugins.module_utils.tuned_restore.restore import (
     client_environment,
     restore_commands,
@@ -12,6 +13,14 @@ from ansible_collections.cryptopip.marketdata.plugins.module_utils.tuned_restore
 from ansible_collections.cryptopip.marketdata.plugins.module_utils.tuned_restore.run import RestoreError
 
 GB = 1 << 30
+
+
+def test_progress_tells_rate_and_rest() -> None:
+    assert progress_line("x", "data", 1 * GB, 4 * GB, 10) == (
+        "x: data, 1024 MB on disk of about 4096 MB, 102 MB/s, about 30 s left"
+    )
+    assert progress_line("x", "data", 5 * GB, 4 * GB, 10).endswith("about 0 s left")
+    assert progress_line("x", "pre-data", 0, 4 * GB, 0) == "x: pre-data, 0 MB on disk of about 4096 MB"
 
 
 def test_the_catalog_is_loaded_by_one_job_before_the_data_and_never_with_it() -> None:
