@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import tarfile
 import zlib
@@ -13,7 +14,6 @@ from collectors.archive.manifest import MANIFEST, Manifest, read_manifest
 from collectors.archive.month import Month
 from collectors.files import replace_file
 
-_LEVEL = 0  # isal's fastest: what goes in is compressed already
 _PIECE = 1 << 20
 _BROKEN = (tarfile.TarError, EOFError, zlib.error, OSError)
 
@@ -36,7 +36,7 @@ def bundle_month(root: Path, month: Month) -> bool:
     for left in root.glob(f".{path.name}.*.tmp"):
         left.unlink()
     with replace_file(path) as file:
-        writer = GzipWriter(file, _LEVEL)
+        writer = GzipWriter(file, stored=True)
         with tarfile.open(fileobj=cast(IO[bytes], writer), mode="w|", format=tarfile.PAX_FORMAT) as tar:
             for name in _names(manifest):
                 with (folder / name).open("rb") as member:
@@ -57,8 +57,11 @@ def bundle_problem(root: Path, month: Month, manifest: Manifest) -> str | None:
         return "it is damaged, or of another state of the folder"
     expected = {f"{month.name}/{entry.file}": entry.sha256 for entry in manifest.entries}
     try:
-        with tarfile.open(path, "r|gz") as tar:
-            found = {info.name: _sha256(member) for info in tar if (member := tar.extractfile(info)) is not None}
+        with gzip.open(path, "rb") as file:
+            with tarfile.open(fileobj=file, mode="r|") as tar:
+                found = {info.name: _sha256(member) for info in tar if (member := tar.extractfile(info)) is not None}
+            while file.read(_PIECE):
+                pass  # up to the end, where the checksum of it all stands
     except _BROKEN as error:
         return f"it is damaged ({error})"
     found.pop(f"{month.name}/{MANIFEST}", None)

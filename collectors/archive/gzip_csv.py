@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import psycopg
 from isal import isal_zlib
@@ -19,12 +20,22 @@ LEVEL = 1  # of isal's 0-3; 3 is a third slower for 4 % less
 _PIECE = 1 << 20  # one call of the compressor per MB: the server sends a message a row
 
 
+class _Compressor(Protocol):
+    def compress(self, data: bytes, /) -> bytes: ...
+
+    def flush(self) -> bytes: ...
+
+
 class GzipWriter:
     """Compresses into ``file`` and keeps the books: ``bytes`` and ``sha256`` of what is written, ``plain_bytes``."""
 
-    def __init__(self, file: BinaryIO, level: int = LEVEL) -> None:
+    def __init__(self, file: BinaryIO, *, stored: bool = False) -> None:
+        """``stored`` is for what is compressed already: it stays as it is, inside the format."""
         self._file = file
-        self._compressor = isal_zlib.compressobj(level=level, wbits=31)  # with a header of gzip, without a time in it
+        # With a header of gzip, without a time in it. isal cannot store: its level 0 makes such files a fifth larger.
+        self._compressor: _Compressor = (
+            zlib.compressobj(0, wbits=31) if stored else isal_zlib.compressobj(level=LEVEL, wbits=31)
+        )
         self._sha256 = hashlib.sha256()
         self.bytes = 0
         self.plain_bytes = 0

@@ -18,10 +18,12 @@ import psycopg
 from msgspec import Struct
 from psycopg import sql
 
+from collectors.archive.errors import ArchiveError
 from collectors.archive.export import Progress
 from collectors.archive.gzip_csv import GzipWriter, copy_rows
 from collectors.archive.manifest import Digest
 from collectors.archive.month import Month
+from collectors.datalake import missing_relations
 from collectors.files import fsync_folder, replace_file
 
 INDEX = "index.json"
@@ -83,6 +85,7 @@ TYPES = {
     "liquidations": _Type("liquidations", _TRADE, _of_view("tardis_liquidations", _TRADE)),
 }
 """By channel."""
+_VIEWS = ("tardis_trades", "tardis_quotes", "tardis_derivative_ticker", "tardis_liquidations")
 
 
 class File(Struct, frozen=True, forbid_unknown_fields=True):
@@ -124,6 +127,8 @@ def export_tardis(
     connection: psycopg.Connection[Any], root: Path, month: Month, on_progress: Callable[[Progress], None]
 ) -> Written:
     """Write the month's files whose events have changed; the caller holds the archive's lock and a snapshot."""
+    if missing := missing_relations(connection, _VIEWS):
+        raise ArchiveError(f"the datalake has no {', '.join(missing)}: run playbooks/migrate.yml")
     result = Written(month.name)
     for (exchange, channel, day), wanted in groupby(
         _wanted(connection, month), lambda w: (w.exchange, w.channel, w.day)

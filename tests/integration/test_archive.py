@@ -254,6 +254,7 @@ def test_a_months_bundle_holds_its_folder(datalake_dsn: str, tmp_path: Path) -> 
     (tmp_path / "out").mkdir()
     subprocess.run(["tar", "--extract", "--gzip", "--file", bundle, "--directory", tmp_path / "out"], check=True)
     assert contents(tmp_path / "out") == {k: v for k, v in contents(tmp_path).items() if k.startswith("2026-11/")}
+    assert len(whole) < sum(path.stat().st_size for path in (tmp_path / "2026-11").iterdir()) + 30_000  # headers of tar
     for damaged in (whole[:-200], whole[:1000], whole[: len(whole) // 2] + b"x" + whole[len(whole) // 2 + 1 :], None):
         bundle.unlink()
         if damaged is not None:
