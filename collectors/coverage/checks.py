@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -25,7 +25,7 @@ LATE_SECONDS = 30.0
 
 def full_hours(window: Interval) -> list[datetime]:
     """The UTC hours that lie wholly in the window."""
-    first = window.start.replace(minute=0, second=0, microsecond=0)
+    first = window.start.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
     first += HOUR if first < window.start else timedelta(0)
     count = max(0, int((window.end - first) / HOUR))
     return [first + n * HOUR for n in range(count)]
@@ -56,7 +56,7 @@ def _rows_by_hour(
         "SELECT hour, rows FROM digests WHERE instrument_id = %s AND channel = %s AND hour >= %s AND hour < %s",
         [instrument_id, channel, window.start - HOUR, window.end],
     )
-    return {row[0].astimezone(window.start.tzinfo): int(row[1]) for row in found}
+    return {row[0].astimezone(UTC): int(row[1]) for row in found}
 
 
 def silent_hours(
@@ -118,7 +118,7 @@ def clocks(
                 if least < 0
                 else f"no event reached {ingestor} in less than {least:.3f} s"
             )
-            hour = hour.astimezone(window.start.tzinfo)
+            hour = hour.astimezone(UTC)
             troubles.append(Trouble("clock_skew", hour, hour + HOUR, detail))
     return sorted(troubles, key=lambda trouble: (trouble.start, trouble.detail)), lag
 
@@ -134,12 +134,11 @@ GROUP BY time_bucket('1 hour', time) ORDER BY min(time)
 
 def crossed_hours(connection: psycopg.Connection[Any], instrument_id: int, window: Interval) -> list[Trouble]:
     """Hours with quotes whose bid is at or above their ask; each from the first such quote to the last."""
-    zone = window.start.tzinfo
     return [
         Trouble(
             "crossed",
-            first.astimezone(zone),
-            last.astimezone(zone),
+            first.astimezone(UTC),
+            last.astimezone(UTC),
             f"{crossed:,} crossed and {locked:,} locked quotes",
         )
         for crossed, locked, first, last in connection.execute(

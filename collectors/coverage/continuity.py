@@ -41,7 +41,8 @@ def _answers(connection: psycopg.Connection[Any], query: Query, now: datetime) -
         start = max(filter(None, (query.since, first)), default=now)
         end = _end(query, now, last)
         if start < end:
-            asked.append(((instrument_id, exchange, symbol, channel), Interval(start, end)))
+            window = Interval(start.astimezone(UTC), end.astimezone(UTC))
+            asked.append(((instrument_id, exchange, symbol, channel), window))
     rows = count_rows(connection, {(subject[0], subject[3]): window for subject, window in asked})
     for subject, window in asked:
         yield _continuity(connection, query, subject, window, rows[subject[0], subject[3]])

@@ -39,7 +39,7 @@ def lake_dsn(server_dsn: str) -> Iterator[str]:
 @pytest.fixture
 def lake(lake_dsn: str) -> Iterator[Connection]:
     """Recording of trades, quotes and the book of BTC was meant from T0 on."""
-    with psycopg.connect(lake_dsn, autocommit=True) as connection:
+    with psycopg.connect(lake_dsn, autocommit=True, options="-c timezone=Asia/Kolkata") as connection:
         connection.execute(
             "TRUNCATE recording, instruments, sources, connections, coverage, digests, trades, quotes CASCADE"
         )
