@@ -132,11 +132,15 @@ class Recorder:
         ]
         _log.info("recording", connections=len(parts), instruments=len(self._instruments()))
         done, _ = await asyncio.wait([*keepers, *helpers], return_when=asyncio.FIRST_COMPLETED)
+        was_asked = stop.is_set()
         stop.set()
         await asyncio.gather(*keepers, return_exceptions=True)
         for task in done:
-            if not task.cancelled() and (error := task.exception()) is not None:
-                raise RecorderError(f"{task.get_name()} failed: {error!r}") from error
+            error = None if task.cancelled() else task.exception()
+            if error is not None or not was_asked:
+                raise RecorderError(
+                    f"{task.get_name()} failed: {error or 'it ended without being asked to'!r}"
+                ) from error
 
     def _make(self, part: Subscription, is_one_by_one: bool) -> Connection:
         """A new connection, which is among ``connections`` until its life is over."""

@@ -66,7 +66,7 @@ class Snapshots:
         """
         stream = self._decoder.streams.get("book_events")
         if stream is None or stream.snapshot == "always" or type(self._decoder).snapshot_url is Decoder.snapshot_url:
-            return
+            await asyncio.Event().wait()  # having nothing to do is no end
         while True:
             await asyncio.sleep(until_full_hour(time.time()))
             for connection in connections():

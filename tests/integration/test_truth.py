@@ -19,6 +19,7 @@ import pytest
 
 from collectors.digests import Source, Summary, Window, compare
 from collectors.simulator import Truth
+from collectors.simulator.wire import SIMULATED
 from tests.conftest import fresh_database
 from tests.integration.harness.compare import assert_books, assert_equal, assert_missing_lies_in_gaps, gaps, true_rows
 from tests.integration.harness.container import DatabaseServer
@@ -118,8 +119,9 @@ def test_the_datalake_equals_the_exchange_when_all_is_well(make_fleet: MakeFleet
     assert compared.rows_a == sum(fleet.count(fleet.datalake_dsn, channel) for channel in CHANNELS)
 
 
-def test_a_killed_recorder_costs_nothing_while_the_other_listens(make_fleet: MakeFleet) -> None:
-    fleet = make_fleet()
+@pytest.mark.parametrize("exchange", SIMULATED)
+def test_a_killed_recorder_costs_nothing_while_the_other_listens(make_fleet: MakeFleet, exchange: str) -> None:
+    fleet = make_fleet(exchange=exchange)
     fleet.record()
     since = time.time_ns()
     trade_for(4)
@@ -293,8 +295,11 @@ def test_an_ingestor_that_is_cut_off_is_made_good_by_the_other(make_fleet: MakeF
     assert_books(fleet, since_ns=since, samples=20, seed=4)
 
 
-def test_frames_dropped_doubled_swapped_and_cut_on_one_ingestor_leave_no_trace(make_fleet: MakeFleet) -> None:
-    fleet = make_fleet()
+@pytest.mark.parametrize("exchange", SIMULATED)
+def test_frames_dropped_doubled_swapped_and_cut_on_one_ingestor_leave_no_trace(
+    make_fleet: MakeFleet, exchange: str
+) -> None:
+    fleet = make_fleet(exchange=exchange)
     fleet.record()
     since = time.time_ns()
     first = fleet.ingestors[0]

@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 
 from collectors.simulator import MARKETS
+from collectors.simulator.wire import wire
 from tests.integration.harness.process import Exchange, Process, until
 
 COMMIT_INTERVAL_S = 0.15
@@ -20,6 +21,7 @@ class Ingestor:
 
     def __init__(self, name: str, folder: Path, dsn: str, universe: Path, exchange: Exchange) -> None:
         self.name = name
+        self.venue = exchange.name
         self.folder = folder / name
         self.journal = self.folder / "journal"
         self.journal.mkdir(parents=True)
@@ -35,7 +37,7 @@ class Ingestor:
                     "journal": str(self.journal),
                     "universe": str(universe),
                     "database": dsn,
-                    "exchanges": {"binance": {"rest": exchange.rest(name), "ws": exchange.ws(name)}},
+                    "exchanges": {self.venue: {"rest": exchange.rest(name), "ws": exchange.ws(name)}},
                     "commit_interval_ms": int(COMMIT_INTERVAL_S * 1000),
                 }
             )
@@ -44,16 +46,16 @@ class Ingestor:
     def record(self) -> Process:
         """Start the recorder; it may not be subscribed yet."""
         assert self.recorder is None or not self.recorder.is_alive()
-        self.recorder = Process(self._log, "record", "binance", "--config", str(self.config))
+        self.recorder = Process(self._log, "record", self.venue, "--config", str(self.config))
         return self.recorder
 
     def load(self) -> Process:
         """Start a loader that ends when all journals are loaded."""
-        return Process(self._log, "load", "binance", "--config", str(self.config), "--until-idle")
+        return Process(self._log, "load", self.venue, "--config", str(self.config), "--until-idle")
 
     def load_on(self) -> Process:
         """Start a loader that goes on until it is told to stop."""
-        return Process(self._log, "load", "binance", "--config", str(self.config))
+        return Process(self._log, "load", self.venue, "--config", str(self.config))
 
     def wait_subscribed(self, symbols: list[str]) -> None:
         """Wait until every stream is subscribed to and every book has had its snapshot."""
@@ -80,13 +82,16 @@ class Fleet:
         rate: float = 150.0,
         levels: int = 3000,
         seed: int = 1,
+        exchange: str = "binance",
     ) -> None:
+        self.wire = wire(exchange)
         names = [f"ing{number}" for number in range(1, len(ingestor_dsns) + 1)]
         self.folder = folder
         self.symbols = symbols
         self.datalake_dsn = datalake_dsn
-        self.instruments = {symbol: number for number, symbol in enumerate(symbols, 1)}
-        self.exchange = Exchange(folder, names, symbols=symbols, rate=rate, levels=levels, seed=seed)
+        self.instruments = {self.wire.native_id(MARKETS[symbol]): number for number, symbol in enumerate(symbols, 1)}
+        """Ids by the exchange's own names, which the truth goes by."""
+        self.exchange = Exchange(folder, names, symbols=symbols, rate=rate, levels=levels, seed=seed, exchange=exchange)
         universe = folder / "universe.yml"
         entries = json.dumps({"version": 1, "instruments": [self._instrument(symbol) for symbol in symbols]})
         universe.write_text(entries.replace('"2017-08-17T04:00:00Z"', "2017-08-17T04:00:00Z"))  # a time only unquoted
@@ -113,11 +118,12 @@ class Fleet:
             self.close()
             raise
 
-    def _instrument(self, native_id: str) -> dict[str, Any]:
-        market = MARKETS[native_id]
+    def _instrument(self, symbol: str) -> dict[str, Any]:
+        market = MARKETS[symbol]
+        native_id = self.wire.native_id(market)
         return {
             "id": self.instruments[native_id],
-            "exchange": "binance",
+            "exchange": self.wire.exchange,
             "symbol": f"{market.base}/{market.quote}",
             "native_id": native_id,
             "kind": "spot",

@@ -92,10 +92,19 @@ class Exchange:
     """A simulated exchange in a process of its own, with a listener for each ingestor."""
 
     def __init__(
-        self, folder: Path, listeners: list[str], *, symbols: list[str], rate: float, levels: int, seed: int
+        self,
+        folder: Path,
+        listeners: list[str],
+        *,
+        symbols: list[str],
+        rate: float,
+        levels: int,
+        seed: int,
+        exchange: str = "binance",
     ) -> None:
+        self.name = exchange
         self.truth_folder = folder / "truth"
-        arguments = ["simulate", "--control", "127.0.0.1:0", "--truth", str(self.truth_folder)]
+        arguments = ["simulate", "--exchange", exchange, "--control", "127.0.0.1:0", "--truth", str(self.truth_folder)]
         arguments += ["--rate", str(rate), "--levels", str(levels), "--seed", str(seed)]
         for symbol in symbols:
             arguments += ["--symbol", symbol]
