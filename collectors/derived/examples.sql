@@ -61,6 +61,17 @@ FROM tardis_incremental_book_l2
 WHERE instrument_id = 1 AND time >= '2026-11-01 10:00+00' AND time < '2026-11-01 11:00+00'
 ORDER BY local_timestamp, last_id;
 
+-- name: led_levels
+-- The same of an exchange whose books belong to their connection (table identities: epoch): one connection at a time, and
+-- where another takes the lead, its book at that moment as a snapshot. A row per level.
+SELECT b.received_at, b.is_snapshot, b.is_derived, side.name AS side, levels.price, levels.amount
+FROM book_events_led(1, tstzrange('2026-11-01 10:00+00', '2026-11-01 11:00+00')) AS b
+CROSS JOIN LATERAL (
+    VALUES ('bid', b.bid_prices, b.bid_amounts), ('ask', b.ask_prices, b.ask_amounts)
+) AS side (name, prices, amounts)
+CROSS JOIN LATERAL unnest(side.prices, side.amounts) AS levels (price, amount)
+ORDER BY b.received_at, b.ordinal;
+
 -- name: is_it_complete
 -- Before trusting a quiet hour: when nobody was listening in it, though recording was meant. Empty: all of it is covered.
 SELECT gaps(1, 'trades', tstzrange('2026-11-01 10:00+00', '2026-11-01 11:00+00')) AS not_recorded;

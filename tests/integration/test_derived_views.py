@@ -49,6 +49,12 @@ def fill(admin: psycopg.Connection[Any]) -> None:
         "INSERT INTO digests SELECT instrument_id, 'trades', time_bucket('1 hour', time), count(*),"
         f" sum(event_hash({TRADES.text})) FROM trades AS t GROUP BY 1, 3"
     )
+    admin.execute(
+        "WITH source AS (INSERT INTO sources VALUES (gen_random_uuid(), 'ing1') RETURNING incarnation)"
+        " INSERT INTO coverage SELECT incarnation, 1, 's', 'ing1', 1, 1, 'book_events', %(t)s, "
+        " %(t)s + INTERVAL '5 min', NULL, NULL, NULL, NULL, 'sequence', 'shutdown', 1 FROM source",
+        {"t": T0},
+    )
     admin.execute("INSERT INTO quotes VALUES (%(t)s, %(t)s, 1, 7, 1, 99.5, 1, 100.5, 2, 'ing1')", {"t": T0})
     admin.execute(
         "INSERT INTO book_events VALUES"
@@ -84,6 +90,7 @@ def test_examples_answer_rightly(reader: psycopg.Connection[Any]) -> None:
     assert ask("spread")[0][2] == 100
     assert [row[:4] for row in ask("book")] == [("bid", 1, 99, 2), ("ask", 1, Decimal("100.5"), 3), ("ask", 2, 101, 4)]
     assert len(ask("levels")) == 6
+    assert len([row for row in ask("led_levels") if not row[2]]) == 6
     assert ask("lag")[0][1] == [7.375, pytest.approx(14.6, abs=0.1)]
 
 

@@ -2,6 +2,7 @@
 -- edition: any   needs: 0010_channels   locks: only the new views
 -- What differs: exchange is ccxt's id (binanceusdm, not binance-futures); nothing is carried forward, so a derivative's
 -- null is what a message did not say; times of before 1970 and after 2106 are not exact. Order by local_timestamp to replay.
+-- Where events belong to their connection (table identities: epoch) the events of every connection are here.
 CREATE FUNCTION microseconds(of timestamptz) RETURNS bigint IMMUTABLE PARALLEL SAFE LANGUAGE sql
 RETURN (date_part('epoch', of) * 1000000)::bigint;
 COMMENT ON FUNCTION microseconds(timestamptz) IS 'µs since 1970, UTC.';
@@ -89,7 +90,7 @@ FROM liquidations AS l INNER JOIN instruments AS i ON l.instrument_id = i.id;
 
 COMMENT ON VIEW tardis_trades IS 'trades in Tardis'' columns; filter by time and instrument_id, which stand behind them.';
 COMMENT ON VIEW tardis_quotes IS 'quotes in Tardis'' columns; filter by time and instrument_id, which stand behind them.';
-COMMENT ON VIEW tardis_incremental_book_l2 IS 'book_events, a row per level, in Tardis'' columns; amount 0 deletes the level.';
+COMMENT ON VIEW tardis_incremental_book_l2 IS 'book_events by level in Tardis'' columns; of all connections: see book_events_led for those that lead.';
 COMMENT ON VIEW tardis_derivative_ticker IS 'derivatives in Tardis'' columns; null is what the message did not carry.';
 COMMENT ON VIEW tardis_liquidations IS 'liquidations in Tardis'' columns.';
 GRANT SELECT ON
