@@ -129,7 +129,7 @@ def read_yaml_nodes(path: Path) -> tuple[Any, yaml.Node]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise ConfigError(path, ["no such file: name the right one, or deploy it with the collector role"]) from error
+        raise ConfigError(path, ["no such file: check the path; on a fleet's host the roles write it"]) from error
     except UnicodeDecodeError as error:
         raise ConfigError(path, [f"not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8"]) from error
     loader = yaml.SafeLoader(text)

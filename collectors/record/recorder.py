@@ -138,9 +138,8 @@ class Recorder:
         for task in done:
             error = None if task.cancelled() else task.exception()
             if error is not None or not was_asked:
-                raise RecorderError(
-                    f"{task.get_name()} failed: {error or 'it ended without being asked to'!r}"
-                ) from error
+                detail = repr(error) if error is not None else "it ended without being asked to"
+                raise RecorderError(f"{task.get_name()} failed: {detail}") from error
 
     def _make(self, part: Subscription, is_one_by_one: bool) -> Connection:
         """A new connection, which is among ``connections`` until its life is over."""
