@@ -101,20 +101,26 @@ def test_a_sidecar_killed_while_archiving_loses_nothing(pair: Pair, after: bool)
 
 
 def test_a_full_store_takes_nothing_and_says_so(pair: Pair) -> None:
-    """A sidecar beside the other, on a store of 8 MB."""
+    """A sidecar beside the other, on a store of 32 MB with room for the packed segment once and a half."""
+    pair.sql("create table noise as select sha512(random()::text::bytea) from generate_series(1, 20000)")
     name = pair.archived_segment()
-    pair.shell(f"lzop -dc {pair.root}/wal_005/{name}.lzo > {PGDATA}/pg_wal/{name}")
+    archived = f"{pair.root}/wal_005/{name}.lzo"
+    pair.shell(f"lzop -dc {archived} > {PGDATA}/pg_wal/{name}")
+    room = int(pair.shell(f"stat -c %s {archived}")) * 3 // 2
+    assert room > 1 << 20, "a segment that small shows nothing"
     small, socket = f"cryptopip-test-small-{pair.id}", "/run/cryptopip/postgresql/small.sock"
-    place = ("--tmpfs", "/small:size=8m,uid=5432,mode=0700", "--env", "CRYPTOPIP_WALE_STORE=/small")
+    place = ("--tmpfs", "/small:size=32m,uid=5432,mode=0700", "--env", "CRYPTOPIP_WALE_STORE=/small")
     pair.start(small, SIDECAR, pair.config, *place, "--env", f"CRYPTOPIP_WALE_SOCKET={socket}")
     until(lambda: "serving" in run("docker", "logs", small).stderr, "the second sidecar", 60, pause=0.1)
     run("docker", "exec", small, "dd", "if=/dev/zero", "of=/small/balloon", "bs=4k", check=False)
-    push = ("push", name)
-    full = pair.helper(*push, env=f"CRYPTOPIP_WALE_SOCKET={socket}")
-    assert (full.returncode, "status 500" in full.stderr) == (1, True)
-    assert run("docker", "exec", small, "find", "/small", "-name", "*.lzo").stdout == ""
+    for shrink in (0, room):
+        run("docker", "exec", small, "truncate", "-s", f"-{shrink}", "/small/balloon")
+        full = pair.helper("push", name, env=f"CRYPTOPIP_WALE_SOCKET={socket}")
+        assert (full.returncode, "status 500" in full.stderr) == (1, True)
+        left = run("docker", "exec", small, "find", "/small", "-type", "f", "-printf", "%f ").stdout.split()
+        assert left == ["balloon"]
     run("docker", "exec", small, "rm", "/small/balloon")
-    assert pair.helper(*push, env=f"CRYPTOPIP_WALE_SOCKET={socket}").returncode == 0
+    assert pair.helper("push", name, env=f"CRYPTOPIP_WALE_SOCKET={socket}").returncode == 0
     assert run("docker", "exec", small, "find", "/small", "-name", "*.lzo").stdout.endswith(f"{name}.lzo\n")
 
 
