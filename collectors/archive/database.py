@@ -46,7 +46,11 @@ def session(conninfo: str, purpose: str) -> Iterator[psycopg.Connection[Any]]:
     with connection:
         connection.execute("SET timezone = 'UTC'; SET datestyle = 'ISO, YMD'; SET intervalstyle = 'postgres'")
         # A killed archive's statement is given up once the server sees that nobody listens.
-        connection.execute("SET client_connection_check_interval = '2s'; SET statement_timeout = 0")
+        connection.execute("SET client_connection_check_interval = '2s'")
+        # A month takes as long as it takes, and whoever holds the snapshot waits for the others.
+        connection.execute(
+            "SET statement_timeout = 0; SET transaction_timeout = 0; SET idle_in_transaction_session_timeout = 0"
+        )
         # Rows in the order in which they lie, so that an unchanged month gives the same bytes again.
         connection.execute("SET max_parallel_workers_per_gather = 0; SET synchronize_seqscans = off; SET jit = off")
         yield connection

@@ -180,15 +180,17 @@ def test_nothing_to_archive_and_no_datalake_are_said(datalake_dsn: str, ingestor
 def test_all_tables_of_a_month_are_of_one_moment(datalake_dsn: str, tmp_path: Path) -> None:
     """What is deleted while a month is written is still in all of its files."""
     fill(datalake_dsn, rows=60_000, step="interval '1 ms'")
+    hasty = f"{datalake_dsn} options='-c idle_in_transaction_session_timeout=200 -c statement_timeout=200'"
     execute(datalake_dsn, "CREATE TABLE gate (open boolean)")  # also a table that this version does not know
     with psycopg.connect(datalake_dsn) as blocker:
         blocker.execute("LOCK TABLE quotes IN ACCESS EXCLUSIVE MODE")
         running = subprocess.Popen(
-            command("export", tmp_path, "--dsn", datalake_dsn, "--month", "2026-11", "--jobs", "1"),
+            command("export", tmp_path, "--dsn", hasty, "--month", "2026-11", "--jobs", "1"),
             cwd=ROOT, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         _await(lambda: (tmp_path / "2026-11" / "trades.csv.gz").exists() or running.poll() is not None)
         execute(datalake_dsn, "DELETE FROM derivatives; DELETE FROM book_events; DELETE FROM recording")
+        time.sleep(0.5)  # longer than an impatient server lets anybody wait
     _, said = running.communicate(timeout=60)
     assert running.returncode == 0, said
     assert "not archived, as this version does not know it" in said
