@@ -1,7 +1,7 @@
 """A month of events as Tardis' own daily CSV.gz files, for programs that read those.
 
 ``tardis/EXCHANGE/TYPE/2026/11/01/SYMBOL.csv.gz``: the events whose time lies in that day (UTC), in the order in which
-they were received. Times are µs since 1970, UTC. What differs from Tardis: files/sql/datalake/0022_tardis.
+they were received. Times are µs since 1970, UTC. What differs from Tardis: files/sql/datalake/0017_tardis.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ all trades would give, whatever the order in which the trades came; late, backfi
 at any point leaves the bars of each hour as they were before or after.
 
 How: a trigger on ``digests`` notes each hour whose trades change, in the transaction that changes them (migration
-0020). An hour whose bars were made keeps count and hash of its trades up to its last bar. While those and the trades
+0015). An hour whose bars were made keeps count and hash of its trades up to its last bar. While those and the trades
 since then add up to the hour's digest, the trades before are the same, and only the bars since then are made; else all
 of the hour are. Trades that do not add up to their digest even so (removed by hand, or by retention) are no base for
 bars: their hour is refused and its bars stay.

@@ -66,7 +66,7 @@ def test_a_wrong_value_is_explained(tmp_path: Path, text: str, expected: str) ->
 
 
 def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"absent\.yml: no such file: .*deploy"):
+    with pytest.raises(ConfigError, match=r"absent\.yml: no such file: .*roles write it"):
         load_config(tmp_path / "absent.yml")
 
 

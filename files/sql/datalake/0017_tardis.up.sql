@@ -1,4 +1,4 @@
--- 0022_tardis: the history in the columns of Tardis' CSV files, for programs that read those.
+-- 0017_tardis: the history in the columns of Tardis' CSV files, for programs that read those.
 -- edition: any   needs: 0010_channels   locks: only the new views
 -- What differs: exchange is ccxt's id (binanceusdm, not binance-futures); nothing is carried forward, so a derivative's
 -- null is what a message did not say; times of before 1970 and after 2106 are not exact. Order by local_timestamp to replay.

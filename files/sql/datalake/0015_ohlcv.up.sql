@@ -1,4 +1,4 @@
--- 0020_ohlcv: bars of 1 s, 1 min, 1 h and 1 d from trades, and which hours have to be made anew; `cryptopip derive` makes them.
+-- 0015_ohlcv: bars of 1 s, 1 min, 1 h and 1 d from trades, and which hours have to be made anew; `cryptopip derive` makes them.
 -- edition: any   needs: 0006_digests   locks: digests, against writes, for a moment
 CREATE TABLE ohlcv_1s (
     time          timestamptz NOT NULL,

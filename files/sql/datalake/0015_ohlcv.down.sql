@@ -1,4 +1,4 @@
--- 0020_ohlcv: drops the bars; they can be made again from the trades.
+-- 0015_ohlcv: drops the bars; they can be made again from the trades.
 DROP TRIGGER ohlcv_updated ON digests;
 DROP TRIGGER ohlcv_inserted ON digests;
 DROP FUNCTION ohlcv_notice();

@@ -1,4 +1,4 @@
--- 0030_coverage_during: intervals are found by when they were, so that a day costs the same however long the history is.
+-- 0018_coverage_during: intervals are found by when they were, so that a day costs the same however long the history is.
 -- edition: any   needs: 0010_channels   locks: coverage, for writing, while the index is built
 -- The instrument stands as a range of one, for which no extension is needed.
 CREATE INDEX coverage_during ON coverage USING gist (

@@ -1,4 +1,4 @@
--- 0030_coverage_during, taken back: intervals are found by their start alone, as 0005_coverage does.
+-- 0018_coverage_during, taken back: intervals are found by their start alone, as 0005_coverage does.
 CREATE OR REPLACE FUNCTION covered(of_instrument integer, of_channel text, during tstzrange) RETURNS tstzmultirange
 STABLE PARALLEL SAFE LANGUAGE sql BEGIN ATOMIC
 SELECT coalesce(range_agg(coverage_intervals.interval * during), '{}')
