@@ -32,8 +32,8 @@ def test_a_loader_killed_at_twenty_random_points_neither_loses_nor_doubles(
     rng = random.Random(seed)
     folder = tmp_path / "binance"
     # Two connections, the first over several segments, the second one's recorder killed.
-    first = Traffic().add(9_000)
-    second = Traffic(epoch=first.now + 10**9, first_id=first.id).add(9_000)
+    first = Traffic().add(20_000)
+    second = Traffic(epoch=first.now + 10**9, first_id=first.id).add(20_000)
     write_journal(folder, first.epoch, first.frames, limits=Limits(frame_bytes=256 << 10, segment_bytes=128 << 10))
     write_journal(folder, second.epoch, second.frames, close=None, limits=Limits(frame_bytes=256 << 10))
     assert len(list(folder.glob("*.zst"))) >= 4
