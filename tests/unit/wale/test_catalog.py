@@ -154,3 +154,19 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
         durable.write_durably(path, Torn(), tmp_path / "tmp")
     assert path.read_bytes() == b"old"
     assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_a_removal_can_be_told_without_being_made(tmp_path: Path) -> None:
+    for name, at in ((NAME, "2026-01-01"), (NEWER, "2026-01-02")):
+        add(tmp_path, name, at)
+    with pytest.raises(WaleError, match="no other backup"):
+        retention.delete(tmp_path, NAME, dry_run=True)
+    catalog.write_json(tmp_path, catalog.verdict_path(tmp_path, NEWER), {"verified": True, "verified_at": "x"})
+    (tmp_path / "wal_005").mkdir()
+    for segment in ("000000010000000000000003", "000000010000000000000008"):
+        (tmp_path / "wal_005" / f"{segment}.lzo").touch()
+    told = retention.delete(tmp_path, NAME, dry_run=True)
+    assert told == {"removed": [NAME], "removed_wal": ["000000010000000000000003"]}
+    assert catalog.complete_names(tmp_path) == [NAME, NEWER]
+    assert retention.delete(tmp_path, NAME) == told
+    assert catalog.complete_names(tmp_path) == [NEWER]

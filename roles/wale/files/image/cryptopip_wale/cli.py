@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace, root: Path) -> dict[str, Any]:
         case "verify":
             return {"backup": verify(root, arguments.name), "problems": []}
         case "delete":
-            return delete(root, arguments.name)
+            return delete(root, arguments.name, dry_run=arguments.dry_run)
         case "retain":
             return retain(root, arguments.keep, dry_run=arguments.dry_run)
         case _:
@@ -55,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("name", help="of the backup, as base_000000010000000000000003_00000040")
         if name == "retain":
             command.add_argument("keep", type=int, help="how many of the newest backups stay")
+        if name in ("delete", "retain"):
             command.add_argument("--dry-run", action="store_true", help="only say what would be removed")
         command.add_argument("--json", action="store_true", help=argparse.SUPPRESS)
     return parser

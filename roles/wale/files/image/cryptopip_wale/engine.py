@@ -19,6 +19,7 @@ from cryptopip_wale.deadline import start_deadline
 from cryptopip_wale.durable import adopt_durably, make_folder, write_durably
 from cryptopip_wale.errors import WaleError
 from cryptopip_wale.hotbackup import HotBackup
+from cryptopip_wale.progress import tell
 from cryptopip_wale.retention import retain, sweep
 from cryptopip_wale.verification import part_problems, required_segments, segment_problem
 
@@ -40,6 +41,7 @@ def adapt_store(config: Config, parts: list[Part]) -> None:
             size, digest = write_durably(path, source, config.scratch)
         key.size = size
         parts.append({"path": str(path.relative_to(root)), "size_bytes": size, "sha256": digest})
+        tell(f"{sum(part['size_bytes'] for part in parts) >> 20} MB stored in {len(parts)} partitions")
 
     calling_format.FileKey.set_contents_from_file = set_contents_from_file
 

@@ -24,10 +24,14 @@ def unneeded_wal(archived: Sequence[str], remaining: Sequence[str]) -> list[str]
     return [name for name in archived if not name.endswith(".history") and name[8:24] < first]
 
 
+def archived_names(root: Path) -> list[str]:
+    """Every archived file of WAL, by the name the server gave it."""
+    return sorted(path.name.removesuffix(".lzo") for path in (root / "wal_005").glob("*.lzo"))
+
+
 def trim_wal(root: Path) -> list[str]:
     """Remove WAL that no complete backup needs; the names. Holds the lock."""
-    archived = sorted(path.name.removesuffix(".lzo") for path in (root / "wal_005").glob("*.lzo"))
-    names = unneeded_wal(archived, complete_names(root))
+    names = unneeded_wal(archived_names(root), complete_names(root))
     for name in names:
         (root / "wal_005" / f"{name}.lzo").unlink(missing_ok=True)
     if names:
@@ -54,15 +58,18 @@ def _remove(root: Path, names: Sequence[str]) -> list[str]:
     return trim_wal(root)
 
 
-def delete(root: Path, name: str) -> dict[str, Any]:
-    """Remove one backup, but never the only verified one, and the WAL that no other needs."""
+def delete(root: Path, name: str, *, dry_run: bool = False) -> dict[str, Any]:
+    """Remove one backup, but never the only verified one, and the WAL that no other needs; what was, or would be."""
     with exclusive(root):
         read_manifest(root, name)
-        rows, _ = list_backups(root)
+        rows, unreadable = list_backups(root)
+        others = [row["name"] for row in rows if row["name"] != name]
         if not any(row["verified"] for row in rows if row["name"] != name):
             raise WaleError(
                 "last_verified", f"no other backup than {name} is verified, expected one: verify another first"
             )
+        if dry_run:
+            return {"removed": [name], "removed_wal": unneeded_wal(archived_names(root), [*others, *unreadable])}
         return {"removed": [name], "removed_wal": _remove(root, [name])}
 
 
@@ -82,7 +89,6 @@ def retain(root: Path, keep: int, *, dry_run: bool) -> dict[str, Any]:
         answer = {"kept": kept, "unreadable": unreadable, "removed": doomed}
         if dry_run:
             check(root, kept[-1])
-            archived = sorted(path.name.removesuffix(".lzo") for path in (root / "wal_005").glob("*.lzo"))
-            return answer | {"removed_wal": unneeded_wal(archived, [*kept, *unreadable])}
+            return answer | {"removed_wal": unneeded_wal(archived_names(root), [*kept, *unreadable])}
         verify(root, kept[-1])
         return answer | {"removed_wal": _remove(root, doomed)}

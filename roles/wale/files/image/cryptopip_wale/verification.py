@@ -11,6 +11,7 @@ from cryptopip_wale.archive import archived_path, unpack
 from cryptopip_wale.catalog import Manifest, describe, read_manifest, verdict_path, write_json
 from cryptopip_wale.durable import hash_file
 from cryptopip_wale.errors import Problem, WaleError
+from cryptopip_wale.progress import tell
 from cryptopip_wale.wal import parse_lsn, segment_header, segment_number, segments
 
 
@@ -18,8 +19,11 @@ def part_problems(root: Path, manifest: Manifest) -> list[Problem]:
     """Partitions of a backup that are missing, of another size or other bytes, and ones it never had."""
     problems: list[Problem] = []
     expected = {part["path"]: part for part in manifest["parts"]}
+    done, total = 0, sum(part["size_bytes"] for part in manifest["parts"])
     for name, part in expected.items():
         path = root / name
+        tell(f"{done >> 20} of {total >> 20} MB of partitions read")
+        done += part["size_bytes"]
         if not path.exists():
             problems.append({"object": name, "problem": "missing"})
         elif (size := path.stat().st_size) != part["size_bytes"]:
@@ -72,12 +76,13 @@ def segment_problem(root: Path, manifest: Manifest, segment: str) -> str | None:
 
 def wal_problems(root: Path, manifest: Manifest) -> list[Problem]:
     """WAL from the backup's start to the newest archived segment that is missing or not what its name says."""
-    found = ((name, segment_problem(root, manifest, name)) for name in replayable_segments(root, manifest))
-    return [
-        {"object": str(archived_path(root, name).relative_to(root)), "problem": problem}
-        for name, problem in found
-        if problem
-    ]
+    names = list(replayable_segments(root, manifest))
+    problems: list[Problem] = []
+    for number, name in enumerate(names):
+        tell(f"{number} of {len(names)} segments of WAL read")
+        if problem := segment_problem(root, manifest, name):
+            problems.append({"object": str(archived_path(root, name).relative_to(root)), "problem": problem})
+    return problems
 
 
 def check(root: Path, name: str) -> Manifest:

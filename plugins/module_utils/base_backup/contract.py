@@ -1,0 +1,53 @@
+"""What the module base_backup asks of an engine. An engine is one file and one row in ``engines.py``.
+
+Everything here raises BackupError. An engine keeps its own lock as well, so that a hand at the keyboard and a timer do
+not meet: code ``busy`` where another holds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from .model import Backup, Listing, Removal
+
+Tell = Callable[[str], None]
+"""Takes one line that says how far a long operation is, with cumulative figures; lines may be skipped by who reads."""
+
+
+class Engine(Protocol):
+    """One engine on one host, for the one cluster that runs there."""
+
+    @property
+    def name(self) -> str:
+        """As in the module's option ``engine``."""
+
+    def listing(self) -> Listing:
+        """Every complete backup of this cluster; one that is being made, or whose making died, is none."""
+
+    def take(self, tell: Tell) -> Backup:
+        """A new base backup; returns once it and all WAL it needs are durably in the store."""
+
+    def verify(self, name: str, tell: Tell) -> Backup:
+        """Read the backup, what it requires, and the WAL after it to their end; the backup with ``verified`` true.
+
+        Keeps the answer, good or bad, so that ``listing`` tells it from then on. Raises ``corrupt`` with ``problems``.
+        """
+
+    def plan_retain(self, keep: int) -> Removal:
+        """What ``retain`` would do now; changes nothing. Raises what ``retain`` would."""
+
+    def retain(self, keep: int, tell: Tell) -> Removal:
+        """Keep the newest ``keep`` backups (by their end, so a newer timeline is newer) and the WAL they need.
+
+        Verifies the newest first and removes nothing where that is not whole: ``corrupt``.
+        """
+
+    def plan_delete(self, name: str) -> Removal:
+        """What ``delete`` would do now; changes nothing. Raises what ``delete`` would, so also ``not_found``."""
+
+    def delete(self, name: str, tell: Tell) -> Removal:
+        """Remove one backup (with those that require it) and the WAL no other needs.
+
+        Raises ``last_verified`` where no other verified backup would remain.
+        """

@@ -1,0 +1,13 @@
+"""The engines by name, and what each needs of the module's options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .contract import Engine
+from .wal_e import WalE
+
+ENGINES: dict[str, Callable[[str | None], Engine]] = {
+    "wal_e": WalE.on,
+}
+"""Option ``engine`` -> what makes it of the option ``container`` (None: the engine's own default)."""
