@@ -18,7 +18,8 @@ from collectors.archive.merge import merge_statements, refuse_strangers
 from collectors.archive.month import Month
 from collectors.archive.tables import TABLES, Table
 from collectors.archive.verify import file_problem
-from collectors.sync.target import only_one
+from collectors.decode import EXCHANGES
+from collectors.sync.target import note_identities, only_one
 
 _PIECE = 1 << 18
 
@@ -121,6 +122,9 @@ def _import_state(
                     connection.execute(statement).rowcount
                     for statement in merge_statements(table.name, stage, [column.name for column in entry.columns])
                 )
+        for (exchange,) in connection.execute("SELECT DISTINCT exchange FROM instruments").fetchall():
+            if exchange in EXCHANGES:
+                note_identities(connection, exchange)
     return inserted
 
 

@@ -15,6 +15,7 @@ LEDGER = "schema_migrations"
 NOT_ARCHIVED = {
     "watermarks": "how far sync has come, not what it brought: with it, a sync after an import would skip rows",
     "supersessions": "how far sync has come with connections that were loaded again",
+    "identities": "what the decoders declare: sync and an import write it anew",
     "protections": "which backups and archives were verified here; brought back elsewhere it would let ingestors prune",
     **dict.fromkeys(
         ("ohlcv_1s", "ohlcv_1m", "ohlcv_1h", "ohlcv_1d", "ohlcv_hours"), "`cryptopip derive` makes them from trades"

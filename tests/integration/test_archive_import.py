@@ -79,6 +79,8 @@ def test_months_brought_back_into_an_empty_datalake_are_equal(
         )
         assert compared.returncode == 0, compared.stdout
     assert rows_of(other_lake_dsn, "SELECT count(*) FROM watermarks") == [(0,)]
+    said = rows_of(other_lake_dsn, "SELECT identity FROM identities WHERE channel = 'trades' ORDER BY exchange")
+    assert said == [("id",), ("id",)], "without it, books and quotes would be read as if they had ids"
     assert archive("verify", archived, "--dsn", other_lake_dsn).returncode == 0
 
 
