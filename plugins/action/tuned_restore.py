@@ -1,70 +1,11 @@
-"""Runs the module of the same name in the background of the host and shows how far it is.
-
-The restore does not end with the connection that started it. In check mode, or where the task has an ``async`` of its
-own, the module runs as any other.
-"""
+"""Runs the module of the same name in the background of the host and shows how far it is."""
 
 from __future__ import annotations
 
-import base64
-import time
-from typing import Any
-
-from ansible.plugins.action import ActionBase
-from ansible.utils.display import Display
-
-LIMIT_S = 30 * 86400
-POLL_S = 3.0
-WORK_PATH = "/var/lib/cryptopip/restore"  # the module's default
+from ansible_collections.cryptopip.marketdata.plugins.plugin_utils.background import BackgroundAction
 
 
-class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible has no type hints
+class ActionModule(BackgroundAction):
     """Runs on the control node."""
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """The module's result."""
-        super().run(tmp, task_vars)
-        if self._task.check_mode or self._task.async_val:
-            plain: dict[str, Any] = self._execute_module(task_vars=task_vars, wrap_async=self._task.async_val)
-            return plain
-        self._task.async_val = LIMIT_S
-        try:
-            result: dict[str, Any] = self._execute_module(task_vars=task_vars, wrap_async=True)
-        finally:
-            self._task.async_val = 0
-        job = result.get("ansible_job_id")
-        if not job:
-            return result
-        said = ""
-        while not result.get("finished") and not result.get("failed"):
-            time.sleep(POLL_S)
-            result = self._status(job, "status", task_vars)
-            line = self._line(task_vars)
-            if line and line != said:
-                said = line
-                Display().display(f"  {line}")
-        self._status(job, "cleanup", task_vars)
-        for key in ("ansible_job_id", "started", "finished", "results_file", "stdout", "stderr", "stdout_lines"):
-            result.pop(key, None)
-        result.pop("stderr_lines", None)
-        return result
-
-    def _status(self, job: str, mode: str, task_vars: dict[str, Any] | None) -> dict[str, Any]:
-        folder = self.get_shell_option("async_dir", default="~/.ansible_async")
-        answer: dict[str, Any] = self._execute_module(
-            module_name="ansible.legacy.async_status",
-            module_args={"jid": job, "mode": mode, "_async_dir": folder},
-            task_vars=task_vars,
-            wrap_async=False,
-        )
-        return answer
-
-    def _line(self, task_vars: dict[str, Any] | None) -> str:
-        folder = self._task.args.get("work_path") or WORK_PATH
-        answer = self._execute_module(
-            module_name="ansible.legacy.slurp",
-            module_args={"src": f"{folder}/progress"},
-            task_vars=task_vars,
-            wrap_async=False,
-        )
-        return base64.b64decode(answer.get("content", "")).decode(errors="replace").strip()
+    WORK_PATH = "/var/lib/cryptopip/restore"

@@ -426,7 +426,8 @@ def locked(folder: Path, *, check: bool) -> Iterator[Path]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise RestoreError(
-                f"another restore is at work in {folder}: wait for its end, or give each cluster a work_path."
+                f"another restore is at work in {folder}, or a base backup keeps restores out: wait for its end, or "
+                "give each cluster a work_path."
             ) from error
         try:
             yield folder

@@ -19,7 +19,7 @@ STORE = "/var/lib/cryptopip-wale"
 CONFIG = "/etc/cryptopip/postgresql"
 HELPER = f"{CONFIG}/cryptopip-wal"
 PYTHON = "/opt/wale/venv/bin/python"
-_HARDENED = ("--network", "none", "--cap-drop", "ALL", "--read-only", "--tmpfs", "/tmp", "--security-opt")
+_HARDENED = ("--cap-drop", "ALL", "--read-only", "--tmpfs", "/tmp", "--security-opt")
 
 
 def run(*command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -47,8 +47,10 @@ def killing(target: str, nth: int, *, after: bool) -> str:
 class Pair:
     """A server and its sidecar, sharing PGDATA, WAL and the folder of the sockets."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, port: int | None = None) -> None:
+        """With a ``port`` the server can be reached from this machine, else through its socket alone."""
         self.id = uuid.uuid4().hex[:8]
+        self.port = port
         self.folder = folder
         self.db, self.wale = f"cryptopip-test-db-{self.id}", f"cryptopip-test-wale-{self.id}"
         self.containers: list[str] = []
@@ -68,6 +70,9 @@ class Pair:
             (config / source.name).write_bytes(source.read_bytes())
         lines = "".join(f"{key} = '{value}'\n" for key, value in extra.items())
         (config / "postgresql.conf").write_text((image / "postgresql.conf").read_text() + lines)
+        if self.port:
+            with (config / "pg_hba.conf").open("a") as file:
+                file.write("host all all 127.0.0.1/32 trust\n")
         (config / "wale.token").write_text(self.token + "\n")
         for path in (config, *config.iterdir()):
             path.chmod(0o755 if path.is_dir() or path.name == "cryptopip-wal" else 0o644)
@@ -77,7 +82,8 @@ class Pair:
         """One container of the pair. The settings are copied in: only root may look into the folders of pytest."""
         mounts = [word for source, target in self.volumes.items() for word in ("--volume", f"{source}:{target}")]
         self.containers.append(container)
-        hardened = (*_HARDENED, "no-new-privileges:true", "--init", "--stop-signal", "SIGINT")
+        network = ("--network", "host" if self.port else "none", "--env", f"PGPORT={self.port or 5432}")
+        hardened = (*_HARDENED, "no-new-privileges:true", "--init", "--stop-signal", "SIGINT", *network)
         run("docker", "create", "--name", container, *hardened, *mounts, "--volume", CONFIG, *options, image, *command)
         run("docker", "cp", f"{config}/.", f"{container}:{CONFIG}")
         run("docker", "start", container)
@@ -85,7 +91,8 @@ class Pair:
     def up(self) -> None:
         """Both running, archiving."""
         commands = {"archive_command": f"{HELPER} push %f", "restore_command": f"{HELPER} fetch %f %p"}
-        self.config = self.settings("config", archive_mode="on", **commands)
+        network = {"port": str(self.port), "listen_addresses": "127.0.0.1"} if self.port else {}
+        self.config = self.settings("config", archive_mode="on", **commands, **network)
         self.start(self.db, IMAGE, self.config)
         self.await_server(self.db)
         self.start(self.wale, SIDECAR, self.config)
@@ -188,8 +195,12 @@ class Pair:
         self.sidecar("wal-e", "backup-fetch", folder, backup)
         self.sidecar("touch", f"{folder}/recovery.signal")
         settings = {"restore_command": f"{HELPER} fetch %f %p", "recovery_target_action": "promote"} | recovery
-        config = self.settings(target, archive_mode="off", unix_socket_directories="/tmp", **settings)
-        self.start(container, IMAGE, config, "--env", f"PGDATA={folder}", "--env", "PGHOST=/tmp")
+        config = self.settings(
+            target, archive_mode="off", unix_socket_directories="/tmp", listen_addresses="", **settings
+        )
+        self.start(
+            container, IMAGE, config, "--env", f"PGDATA={folder}", "--env", "PGHOST=/tmp", "--env", "PGPORT=5432"
+        )
         return container
 
 

@@ -51,3 +51,14 @@ class Engine(Protocol):
 
         Raises ``last_verified`` where no other verified backup would remain.
         """
+
+    def fetch(self, name: str, folder: str, tell: Tell) -> None:
+        """Put the backup into a new or empty folder, a path as the server sees it, ready to recover but for settings.
+
+        Checked before anything is written, ``corrupt``. The cluster there has WAL and tablespaces of its own, so that
+        it may be started beside the live one.
+        """
+
+    @property
+    def restore_command(self) -> str:
+        """PostgreSQL's setting for a cluster recovered from this engine's archive, run in the server's image."""

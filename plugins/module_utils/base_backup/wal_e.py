@@ -116,6 +116,16 @@ class WalE:
         before = self.listing()
         return parse_removal(self._ask(["delete", name], tell), before)
 
+    def fetch(self, name: str, folder: str, tell: Tell) -> None:
+        done = self._run(["wal-e", "backup-fetch", folder, name], tell)
+        if done.code != 0:
+            code = "deadline" if done.code == DEADLINE_CODE else "corrupt" if "not whole" in done.stderr else "engine"
+            raise BackupError(code, f"wal-e backup-fetch {folder} {name} failed: {done.said()}.")
+
+    @property
+    def restore_command(self) -> str:
+        return "/etc/cryptopip/postgresql/cryptopip-wal fetch %f %p"
+
     def _ask(self, arguments: Sequence[str], tell: Tell = _silent) -> dict[str, Any]:
         return parse_answer(self._run(["cryptopip-wale", *arguments], tell), f"cryptopip-wale {' '.join(arguments)}")
 

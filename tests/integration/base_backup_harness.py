@@ -1,0 +1,88 @@
+"""A server with a datalake and its sidecar, and module base_backup run against them, as a process or by Ansible."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from tests.integration.harness.process import ROOT
+from tests.integration.wale_harness import Pair
+
+MODULE = ROOT / "plugins" / "modules" / "base_backup.py"
+
+
+class Site:
+    """One host's database, its backups, and the module's folders."""
+
+    def __init__(self, pair: Pair, folder: Path) -> None:
+        self.pair, self.folder = pair, folder
+        self.work, self.restore_work = folder / "backup", folder / "restore"
+        self.dsn = f"host=127.0.0.1 port={pair.port} user=postgres"
+
+    def make_datalake(self) -> None:
+        """The database ``datalake``, with its whole schema."""
+        self.pair.sql("create database datalake")
+        with psycopg.connect(self.dsn, dbname="datalake", autocommit=True) as connection:
+            connection.execute("CREATE EXTENSION timescaledb")
+            for migration in sorted((ROOT / "files" / "sql" / "datalake").glob("*.up.sql")):
+                text = migration.read_text()
+                if "edition: community" not in text:
+                    connection.execute(text.encode())
+
+    def protections(self) -> list[str]:
+        """Names in table protections."""
+        with psycopg.connect(self.dsn, dbname="datalake") as connection:
+            return [name for (name,) in connection.execute("SELECT name FROM protections ORDER BY name")]
+
+    def arguments(self, **options: Any) -> dict[str, Any]:
+        """The module's options for this host."""
+        return {
+            "container": self.pair.wale,
+            "login_host": "127.0.0.1",
+            "login_port": self.pair.port,
+            "work_path": str(self.work),
+            "restore_path": str(self.restore_work),
+            **options,
+        }
+
+    def start(self, *, check: bool = False, **options: Any) -> subprocess.Popen[str]:
+        """The module as a process."""
+        given = self.arguments(**options) | {"_ansible_check_mode": check, "_ansible_diff": True}
+        process = subprocess.Popen(
+            [sys.executable, str(MODULE)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT / "collections")},
+        )
+        assert process.stdin is not None
+        process.stdin.write(json.dumps({"ANSIBLE_MODULE_ARGS": given}))
+        process.stdin.close()
+        process.stdin = None
+        return process
+
+    def run(self, **options: Any) -> dict[str, Any]:
+        """The module's answer, failed or not."""
+        out, err = self.start(**options).communicate(timeout=240)
+        assert out, err
+        answer: dict[str, Any] = json.loads(out)
+        return answer
+
+    def ok(self, **options: Any) -> dict[str, Any]:
+        """The answer of a run that succeeds."""
+        answer = self.run(**options)
+        assert not answer.get("failed"), answer
+        return answer
+
+    def fails(self, **options: Any) -> dict[str, Any]:
+        """The answer of a run that fails."""
+        answer = self.run(**options)
+        assert answer.get("failed"), answer
+        return answer
