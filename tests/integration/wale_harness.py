@@ -51,6 +51,7 @@ class Pair:
         """With a ``port`` the server can be reached from this machine, else through its socket alone."""
         self.id = uuid.uuid4().hex[:8]
         self.port = port
+        self.image = SIDECAR
         self.folder = folder
         self.db, self.wale = f"cryptopip-test-db-{self.id}", f"cryptopip-test-wale-{self.id}"
         self.containers: list[str] = []
@@ -95,7 +96,7 @@ class Pair:
         self.config = self.settings("config", archive_mode="on", **commands, **network)
         self.start(self.db, IMAGE, self.config)
         self.await_server(self.db)
-        self.start(self.wale, SIDECAR, self.config)
+        self.start(self.wale, self.image, self.config)
         self.await_sidecar()
 
     def down(self) -> None:

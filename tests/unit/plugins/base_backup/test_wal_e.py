@@ -77,7 +77,7 @@ def test_a_removal_tells_what_stays() -> None:
         ),
         (Finished(124, "", "not done after 3 s, given up\n"), "deadline", "given up"),
         (Finished(1, "", "Traceback\nboom\n"), "engine", "boom"),
-        (Finished(0, "not JSON", ""), "engine", "expected JSON"),
+        (Finished(0, "not JSON", ""), "engine", "expected this release's JSON"),
     ],
 )
 def test_what_is_no_answer_is_an_error(done: Finished, code: str, said: str) -> None:
