@@ -21,6 +21,7 @@ from collectors.errors import CryptopipError, UsageError
 from collectors.journal import JournalError
 from collectors.journal import cli as journal_cli
 from collectors.load.cli import load, reload, replay
+from collectors.offsite import cli as offsite_cli
 from collectors.rebuild.cli import rebuild
 from collectors.record.cli import record
 from collectors.simulator.cli import simulate
@@ -93,6 +94,7 @@ app.add_typer(journal_cli.app, name="journal")
 app.add_typer(universe_cli.app, name="universe")
 app.add_typer(digests_cli.app, name="digest")
 app.add_typer(archive_cli.app, name="archive")
+app.add_typer(offsite_cli.app, name="offsite")
 
 
 def main() -> None:

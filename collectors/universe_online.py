@@ -11,7 +11,6 @@ import ccxt.async_support
 
 from collectors.config import Config, Endpoint
 from collectors.errors import CryptopipError, UsageError
-from collectors.record.venues import native_id, venue
 from collectors.universe import Instrument, Universe
 
 
@@ -58,7 +57,7 @@ def online_problems(instruments: Iterable[Instrument], markets: dict[str, dict[s
             yield f"{label}: the exchange lists no such symbol: {advice}"
             continue
         expected = {
-            "native_id": native_id(venue(instrument.exchange), market),
+            "native_id": market["id"],
             "kind": market["type"],
             "base": market["base"],
             "quote": market["quote"],

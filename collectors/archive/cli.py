@@ -21,6 +21,7 @@ from collectors.archive.errors import ArchiveError
 from collectors.archive.export import Exported, Progress, export_month, find_months
 from collectors.archive.lock import only_one
 from collectors.archive.month import Month
+from collectors.archive.protect import protect
 from collectors.archive.restore import Imported, import_month
 from collectors.archive.tardis import export_tardis
 from collectors.archive.verify import Checked, Finding, archived_months, unarchived, verify_month
@@ -154,6 +155,18 @@ def verify_command(
     files_only: Annotated[
         bool, typer.Option("--files-only", help="Read files and manifests alone, without asking the datalake.")
     ] = False,
+    allow_newer: Annotated[
+        bool, typer.Option("--allow-newer", help="What the datalake has merged since the export is no finding.")
+    ] = False,
+    protect_dsn: Annotated[
+        str | None,
+        typer.Option(
+            "--protect",
+            metavar="CONNINFO",
+            help="Tell the datalake, as a login that may, up to when the archive holds everything: ingestors prune"
+            " below.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Read every file of the archive, compare it with the manifest, and the manifest with the datalake.
@@ -162,6 +175,8 @@ def verify_command(
 
     Exit codes: 0 all agree, 1 something differs (it is named), 2 wrong usage, 3 failure.
     """
+    if protect_dsn is not None and (month or files_only):
+        raise UsageError("--protect speaks for the whole archive: leave out --month and --files-only")
     archived = archived_months(folder)
     months = _among(archived, month, folder)
     checked: list[Checked] = []
@@ -173,12 +188,15 @@ def verify_command(
             check_schema(connection)
             checked = [verify_month(folder, one, connection) for one in months]
             lacking = [] if month else unarchived(connection, archived)
+    until = None if protect_dsn is None else protect(protect_dsn, checked, lacking)
     findings = [*(finding for one in checked for finding in one.findings), *lacking]
     if as_json:
-        typer.echo(msgspec.json.encode({"months": checked, "findings": findings}).decode())
+        typer.echo(msgspec.json.encode({"months": checked, "findings": findings, "protected_until": until}).decode())
     else:
         _show(checked, findings)
-    if findings:
+        if protect_dsn is not None:
+            typer.echo(f"Protected until: {'never' if until is None else until.isoformat()}")
+    if any(not (finding.newer and allow_newer) for finding in findings):
         raise typer.Exit(1)
 
 

@@ -82,6 +82,12 @@ def take_snapshot(connection: psycopg.Connection[Any]) -> Snapshot:
     return Snapshot(name, database, taken_at, schema_of(connection))
 
 
+def moment_of(connection: psycopg.Connection[Any]) -> datetime:
+    """When the transaction under way began: what was committed before, it sees."""
+    moment: datetime = _one(connection, "SELECT now()")[0]
+    return moment
+
+
 def schema_of(connection: psycopg.Connection[Any]) -> str:
     """The name of the newest migration; empty where there is no ledger, or it must not be read."""
     if missing_relations(connection, [LEDGER]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import psycopg
 from msgspec import Struct
 
 from collectors.archive.bundle import bundle_name, bundle_problem
-from collectors.archive.database import columns_of, digest_of, months_with_data
+from collectors.archive.database import columns_of, digest_of, moment_of, months_with_data
 from collectors.archive.errors import ArchiveError
 from collectors.archive.manifest import MANIFEST, PROGRESS, Entry, Manifest, read_manifest
 from collectors.archive.month import Month, is_month
@@ -21,20 +22,30 @@ _PIECE = 1 << 20
 
 
 class Finding(Struct, frozen=True):
-    """One thing that is not as it should be; ``what`` is a file of the month, or the month's folder itself."""
+    """One thing that is not as it should be; ``what`` is a file of the month, or the month's folder itself.
+
+    ``newer``: the files are whole, and the datalake has merged more since they were written; the next export adds it.
+    """
 
     month: str
     what: str
     problem: str
+    newer: bool = False
 
 
 class Checked(Struct, frozen=True):
-    """A month that was looked at: what its manifest promises, and what is not so."""
+    """A month that was looked at: what its manifest promises, and what is not so.
+
+    ``whole``: the files are byte for byte those of the manifest. ``held_until``: all that had been merged of the month
+    before is in them; None where they are not whole, or the datalake was not asked.
+    """
 
     month: str
     rows: int
     bytes: int
     findings: list[Finding]
+    whole: bool = False
+    held_until: datetime | None = None
 
 
 def archived_months(root: Path) -> list[Month]:
@@ -45,9 +56,14 @@ def archived_months(root: Path) -> list[Month]:
 
 
 def unarchived(connection: psycopg.Connection[Any], months: list[Month]) -> list[Finding]:
-    """Months of the datalake that are not among ``months``."""
+    """Months of the datalake that are not among ``months``; one behind them all may have begun since the export."""
     return [
-        Finding(month.name, month.name, f"the datalake has data of it, the archive has none: {AGAIN}")
+        Finding(
+            month.name,
+            month.name,
+            f"the datalake has data of it, the archive has none: {AGAIN}",
+            newer=bool(months) and month > months[-1],
+        )
         for month in months_with_data(connection)
         if month not in months
     ]
@@ -64,19 +80,33 @@ def verify_month(root: Path, month: Month, connection: psycopg.Connection[Any] |
         unfinished = f"it is not there, so no export of the month was finished; {AGAIN}"
         return Checked(month.name, 0, 0, [Finding(month.name, MANIFEST, unfinished)])
     findings = _folder_findings(folder, month, manifest)
+    differing: list[Finding] = []
     for entry in manifest.entries:
-        problems = [file_problem(folder, entry)]
-        if connection is not None:
-            problems.append(_database_problem(connection, month, entry))
-        findings += [Finding(month.name, entry.file, problem) for problem in problems if problem]
+        if problem := file_problem(folder, entry):
+            findings.append(Finding(month.name, entry.file, problem))
+        if connection is not None and (found := _database_finding(connection, month, entry)):
+            differing.append(found)
+    whole = not findings
     if problem := bundle_problem(root, month, manifest):
         findings.append(Finding(month.name, bundle_name(month), f"{problem}: {AGAIN}"))
+    held_until = None
+    if whole and connection is not None and all(found.newer for found in differing):
+        held_until = manifest.snapshot_at if differing else moment_of(connection)
     return Checked(
         month.name,
         sum(entry.rows for entry in manifest.entries),
         sum(entry.bytes for entry in manifest.entries),
-        findings,
+        _in_order(manifest, [*findings, *differing]),
+        whole,
+        held_until,
     )
+
+
+def _in_order(manifest: Manifest, findings: list[Finding]) -> list[Finding]:
+    """What is said of the files in the order of the manifest, behind what is said of the folder; the bundle last."""
+    order = {entry.file: number for number, entry in enumerate(manifest.entries)}
+    bundle = f"{manifest.month}.tar.gz"
+    return sorted(findings, key=lambda found: len(order) if found.what == bundle else order.get(found.what, -1))
 
 
 def _folder_findings(folder: Path, month: Month, manifest: Manifest) -> list[Finding]:
@@ -127,15 +157,19 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _database_problem(connection: psycopg.Connection[Any], month: Month, entry: Entry) -> str | None:
+def _database_finding(connection: psycopg.Connection[Any], month: Month, entry: Entry) -> Finding | None:
     table = BY_NAME.get(entry.table)
     if table is None:
-        return "this version archives no such table: verify with the release that wrote it"
+        return Finding(
+            month.name, entry.file, "this version archives no such table: verify with the release that wrote it"
+        )
     now = digest_of(connection, table, month)
     if now.rows != entry.digest.rows:
-        return f"{entry.digest.rows:,} rows in the archive, {now.rows:,} in the datalake: {AGAIN}"
+        problem = f"{entry.digest.rows:,} rows in the archive, {now.rows:,} in the datalake: {AGAIN}"
+        return Finding(month.name, entry.file, problem, newer=table.kind == "state" or now.rows > entry.digest.rows)
     if now != entry.digest:
-        return f"{now.rows:,} rows in both, with other content: {AGAIN}"
+        problem = f"{now.rows:,} rows in both, with other content: {AGAIN}"
+        return Finding(month.name, entry.file, problem, newer=table.kind == "state")
     if columns_of(connection, entry.table) != entry.columns:
-        return f"the table has other columns since: {AGAIN}"
+        return Finding(month.name, entry.file, f"the table has other columns since: {AGAIN}", newer=True)
     return None

@@ -228,3 +228,27 @@ def test_the_archive_holds_every_table_and_equals_the_datalake() -> None:
     month = next(name for name in months if name.count("-") == 1 and name[-1].isdigit())
     manifest = json.loads(host("db1").file(f"/var/lib/cryptopip/archive/{month}/manifest.json").content_string)
     assert {"trades", "quotes", "book_events", "instruments"} <= {entry["table"] for entry in manifest["entries"]}
+
+
+def test_what_the_archive_holds_may_be_pruned_by_ingestors() -> None:
+    host("db1").check_output("systemctl start --wait cryptopip-archive-verify.service")
+    assert unit("db1", "cryptopip-archive-verify.service", "Result") == "success"
+    assert datalake("SELECT count(*) > 0 AND bool_and(source = 'archive') FROM protections") == "t"
+    assert datalake("SELECT protected_until() > now() - interval '1 hour'") == "t"
+
+
+def test_the_archive_is_copied_off_site_and_equal_there() -> None:
+    for timer in ("cryptopip-offsite.timer", "cryptopip-offsite-verify.timer"):
+        assert host("db1").service(timer).is_running
+        assert host("db1").service(timer).is_enabled
+    for service in ("cryptopip-offsite.service", "cryptopip-offsite-verify.service"):
+        host("db1").check_output(f"systemctl start --wait {service}")
+        assert unit("db1", service, "Result") == "success"
+    folder = host("db1").check_output("mktemp -d")
+    fetched = host("db1").check_output(f"/opt/cryptopip/bin/cryptopip offsite fetch archive {folder} --json")
+    assert json.loads(fetched)["written"] > 10
+    months = "diff --recursive --exclude '.*' --exclude '*.tar.gz'"
+    assert host("db1").run(f"{months} /var/lib/cryptopip/archive {folder}").stdout == ""
+    secret = host("db1").file("/etc/cryptopip/rclone.conf")
+    assert (secret.user, secret.mode) == ("root", 0o600)
+    assert host("ing1").run("command -v rclone").rc != 0, "nothing is copied from there, so nothing is installed"

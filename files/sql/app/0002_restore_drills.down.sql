@@ -1,2 +1,0 @@
--- 0002_restore_drills: forgets all drills.
-DROP TABLE restore_drills;
