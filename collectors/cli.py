@@ -24,6 +24,7 @@ from collectors.load.cli import load, reload, replay
 from collectors.offsite import cli as offsite_cli
 from collectors.rebuild.cli import rebuild
 from collectors.record.cli import record
+from collectors.retention.cli import prune
 from collectors.simulator.cli import simulate
 from collectors.sync.cli import sync
 from collectors.venues_cli import venues
@@ -87,7 +88,7 @@ def common(
     log.setup(debug=debug)
 
 
-for command in (record, load, reload, sync, rebuild, continuity, replay, simulate, venues):
+for command in (record, load, reload, prune, sync, rebuild, continuity, replay, simulate, venues):
     app.command(command.__name__)(command)
 app.command("derive")(derive_command)
 app.add_typer(journal_cli.app, name="journal")

@@ -9,6 +9,8 @@ An ingestor::
     exchanges: {binance: {rest: null, ws: null}}    # null: the exchange's own addresses
     commit_interval_ms: 150
 
+    retention: {days: 14, database: conninfo of the pruner, datalake: conninfo of a reader}    # what `prune` goes by
+
 The datalake has ``universe`` and ``sync: {datalake: conninfo, sources: [{ingestor: ing1, database: conninfo}]}``.
 """
 
@@ -62,6 +64,18 @@ class Sync(Struct, frozen=True):
     sources: list[Source]
 
 
+class Retention(Struct, frozen=True):
+    """What an ingestor keeps: everything for ``days``, and longer what is not provably elsewhere.
+
+    ``min_free_gib``: free space of the journals' file system below which chunks go that kept journals can rebuild.
+    """
+
+    database: str
+    datalake: str
+    days: Annotated[int, Meta(ge=1, le=36_500)]
+    min_free_gib: Annotated[float, Meta(ge=0)] = 0.0
+
+
 class Config(Struct, frozen=True):
     """One host's configuration; keys that only one kind of host needs are empty on the other (see ``require``)."""
 
@@ -72,6 +86,7 @@ class Config(Struct, frozen=True):
     exchanges: dict[str, Endpoint] = {}
     commit_interval_ms: Annotated[int, Meta(ge=10, le=10_000)] = 150
     sync: Sync | None = None
+    retention: Retention | None = None
 
     def endpoint(self, exchange: str) -> Endpoint:
         """Where ``exchange`` is reached; raises UsageError where this host does not record it."""
@@ -91,6 +106,10 @@ class Config(Struct, frozen=True):
     def require_sync(self) -> Sync:
         """What to merge; raises UsageError where the file has none."""
         return _required("sync", self.sync)
+
+    def require_retention(self) -> Retention:
+        """What to keep; raises UsageError where the file has none."""
+        return _required("retention", self.retention)
 
 
 def _required(key: str, value: _T | None) -> _T:
@@ -113,6 +132,9 @@ def load_config(path: Path) -> Config:
     if config.sync is not None:
         conninfos["sync.datalake"] = config.sync.datalake
         conninfos |= {f"sync.sources[{i}].database": source.database for i, source in enumerate(config.sync.sources)}
+    if config.retention is not None:
+        conninfos["retention.database"] = config.retention.database
+        conninfos["retention.datalake"] = config.retention.datalake
     problems = [p for key, text in conninfos.items() if text is not None for p in _conninfo_problems(key, text)]
     if problems:
         raise ConfigError(path, problems)

@@ -210,7 +210,7 @@ def fill(connection: psycopg.Connection[Any], spec: ChannelSpec, pieces: Iterato
 
 def merge(connection: psycopg.Connection[Any], spec: ChannelSpec, ingestor: str) -> Merged:
     """Merge what the stage holds into the history, its digests and the contradictions."""
-    extent = _extent(connection, spec)
+    extent = extent_of(connection, spec)
     if extent is None:
         return Merged(0, 0, 0)
     if extent.missing_ids:
@@ -231,7 +231,8 @@ def _count(connection: psycopg.Connection[Any], statement: sql.Composed) -> int:
     return int(row[0]) if row else 0
 
 
-def _extent(connection: psycopg.Connection[Any], spec: ChannelSpec) -> Extent | None:
+def extent_of(connection: psycopg.Connection[Any], spec: ChannelSpec) -> Extent | None:
+    """What the stage holds, None where it is empty."""
     rows = connection.execute(extent_query(spec)).fetchall()
     if not rows:
         return None

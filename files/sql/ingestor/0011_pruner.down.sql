@@ -1,0 +1,3 @@
+-- 0011_pruner: roles belong to the whole cluster and may serve its other databases, so they stay.
+-- role: superuser
+SELECT 1;
