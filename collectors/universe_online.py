@@ -11,6 +11,7 @@ import ccxt.async_support
 
 from collectors.config import Config, Endpoint
 from collectors.errors import CryptopipError, UsageError
+from collectors.record.venues import native_id, venue
 from collectors.universe import Instrument, Universe
 
 
@@ -57,7 +58,7 @@ def online_problems(instruments: Iterable[Instrument], markets: dict[str, dict[s
             yield f"{label}: the exchange lists no such symbol: {advice}"
             continue
         expected = {
-            "native_id": market["id"],
+            "native_id": native_id(venue(instrument.exchange), market),
             "kind": market["type"],
             "base": market["base"],
             "quote": market["quote"],

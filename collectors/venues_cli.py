@@ -35,8 +35,8 @@ def venues(
 ) -> None:
     """Show of each exchange its channels, what makes their events the same, and what proves that none is missing.
 
-    Tested against: contract (messages written from the documentation), capture (recorded traffic), simulator (there is
-    a simulated exchange that knows the truth).
+    Tested against: contract (messages written from the documentation), capture (recorded traffic), chain (a simulated
+    exchange that knows the truth: recorded by ccxt under faults, loaded, merged and compared).
 
     Example: cryptopip venues kraken --json
     """
@@ -65,8 +65,8 @@ def describe(one: Decoder) -> dict[str, Any]:
 
 
 def tested_against(exchange: str) -> list[str]:
-    """``contract``, and where it is so ``capture`` and ``simulator``."""
-    further = {"capture": REPLAYED, "simulator": SIMULATED}
+    """``contract``, and where it is so ``capture`` and ``chain`` (tests/integration/test_venues.py)."""
+    further = {"capture": REPLAYED, "chain": SIMULATED}
     return ["contract", *(kind for kind, exchanges in further.items() if exchange in exchanges)]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import ClassVar, Literal, NamedTuple
 
@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from collectors.decode.wire import WIRE_ERRORS, unpacked
 from collectors.errors import UsageError
-from collectors.events import BookEvent, Channel, Event
+from collectors.events import BookEvent, Channel, Event, Level
 
 
 class DecodeError(ValueError):
@@ -97,6 +97,8 @@ class Decoder(ABC):
     """Changes whenever the same frame would yield other events."""
     documentation: ClassVar[str]
     """The exchange's page that this follows."""
+    checksum: ClassVar[tuple[Callable[[Sequence[Level], Sequence[Level]], int], int] | None] = None
+    """Where book events carry one that can be computed: how, from the best bids and asks, and from how many a side."""
     streams: ClassVar[Mapping[Channel, Stream]]
 
     @property

@@ -37,6 +37,8 @@ _REPLIES: Final[dict[str, Literal["subscribed", "unsubscribed", "other"]]] = {
     "unsubscribe": "unsubscribed",
 }
 _DEPTH: Final = 1000
+_CHECKED: Final = 10
+"""Levels a side that a checksum is of: what is wrong behind them shows when it comes among them."""
 
 
 class _Trade(Struct, gc=False):
@@ -132,7 +134,7 @@ def book_checksum(bids: Sequence[Level], asks: Sequence[Level]) -> int:
     Levels with exponents have no documented form.
     """
     digits = "".join(
-        number.replace(".", "").lstrip("0") for side in (asks, bids) for pair in side[:10] for number in pair
+        number.replace(".", "").lstrip("0") for side in (asks, bids) for pair in side[:_CHECKED] for number in pair
     )
     return crc32(digits.encode())
 
@@ -143,6 +145,7 @@ class Kraken(Decoder):
     exchange: ClassVar = "kraken"
     version: ClassVar = "kraken-1"
     documentation: ClassVar = "https://docs.kraken.com/api/docs/websocket-v2/book"
+    checksum: ClassVar = (book_checksum, _CHECKED)
     streams: ClassVar[Mapping[Channel, Stream]] = {
         "trades": Stream(name="trade", identity=Identity.ID, proof=Proof.CONSECUTIVE),
         "quotes": Stream(name="ticker (bbo)", identity=Identity.EPOCH),

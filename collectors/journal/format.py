@@ -60,12 +60,17 @@ class Unsubscribed(_Mark, frozen=True):
 
 
 class Gap(_Mark, frozen=True):
-    """The recorder saw an update id that does not follow the one before. Informative: readers check for themselves."""
+    """The recorder saw that something is missing before this moment: an update id that does not follow the one before,
+    a frame's number likewise, or a book's checksum (``expected``: the exchange's). Both None: a frame that cannot be
+    read where nothing else would show what it was.
+
+    Where ids chain readers check for themselves; elsewhere this mark is all there is to tell.
+    """
 
     channel: str
     symbol: str
-    expected: int
-    found: int
+    expected: int | None = None
+    found: int | None = None
 
 
 class Snapshot(_Mark, frozen=True):

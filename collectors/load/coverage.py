@@ -17,6 +17,9 @@ The whole contract, all times being receive times (ns):
   update before it (``venue``) and the next opens at the snapshot.
 * books without a chain (no ids, or ids that need not follow each other): an interval opens at the first whole book, or
   by REST at one that is not older than the first update, and reaches to ``alive``; its proof is the heartbeat.
+* a ``gap`` mark tells what ids do not: a checksum that fails, a jump in a connection's frame numbers, a frame that
+  cannot be read where only the connection vouches for the next. The interval ends at the last event received before it
+  (``sequence``); the next opens at the mark, of a book at the next whole one. Where ids chain the mark changes nothing.
 * damage of the journal ends everything at the last ``alive`` before it (``disk``); what comes behind opens anew.
 * the close mark ends everything at ``alive`` with its reason; a dead writer without one, with ``crash``.
 """
@@ -30,7 +33,18 @@ from msgspec import Struct, field, msgpack
 
 from collectors.decode.contract import Decoder, Proof
 from collectors.events import Channel
-from collectors.load.tracker import EndedBy, Id, Interval, Tracker, bridge, forget, interval_of, open_at
+from collectors.load.tracker import (
+    EndedBy,
+    Id,
+    Interval,
+    Tracker,
+    bridge,
+    forget,
+    heard,
+    interval_of,
+    last_before,
+    open_at,
+)
 
 __all__ = ["Coverage", "EndedBy", "Id", "Interval", "Tracker"]
 Snapshots = Literal["socket", "rest", "always"]
@@ -147,7 +161,8 @@ class Coverage(Struct):
             open_at(tracker, at)
         if tracker.first_id is None:
             tracker.first_id, tracker.first_time = event_id, time
-        tracker.last_id, tracker.last_time, tracker.last_at = event_id, time, at
+        tracker.last_id, tracker.last_time = event_id, time
+        heard(tracker, at)
 
     def update(  # noqa: PLR0917
         self, tracker: Tracker, first: int | None, last: int | None, previous: int | None, at: int, time: int | None
@@ -221,12 +236,25 @@ class Coverage(Struct):
                 return
             if tracker.chain_first is None:
                 tracker.chain_first = last
-            tracker.last_id, tracker.last_time, tracker.last_at = last, time, at
+            tracker.last_id, tracker.last_time = last, time
+            heard(tracker, at)
             bridge(tracker, at)
             return
         if tracker.first_id is None:
             tracker.first_id, tracker.first_time = last, time
-        tracker.last_id, tracker.last_time, tracker.last_at = last, time, at
+        tracker.last_id, tracker.last_time = last, time
+        heard(tracker, at)
+
+    def lost(self, channel: Channel, native_id: str, at: int) -> None:
+        """The recorder found at ``at`` that something before it is missing."""
+        tracker = self.tracker(channel, native_id)
+        if tracker.is_sequence or tracker.started_at is None:
+            return
+        before = last_before(tracker, at)
+        self._end(tracker, tracker.started_at if before is None else before, "sequence")
+        forget(tracker)
+        if channel != "book_events":
+            open_at(tracker, at)
 
     def reaches(self, alive: int) -> None:
         """A commit: the connection was alive until then."""

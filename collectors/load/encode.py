@@ -12,6 +12,7 @@ from collectors.decode.plain import PlainDecoder
 from collectors.events import CHANNELS, BookEvent, Channel, Derivative, Event, Liquidation, Quote, Trade
 from collectors.journal import (
     Close,
+    Gap,
     Header,
     JournalError,
     Snapshot,
@@ -269,11 +270,13 @@ class Encoder:
             return
         elif isinstance(mark, Header) and mark.segment == 0:
             coverage.opened_at = mark.at
-        elif isinstance(mark, Subscribed | Unsubscribed):
+        elif isinstance(mark, Subscribed | Unsubscribed | Gap):
             channel = next((known for known in CHANNELS if known == mark.channel), None)
             if channel is None:
                 detail = f"unknown channel {mark.channel!r}"
                 self._batch.parked.append(Parked(offset, len(line), at, "decode", detail))
+            elif isinstance(mark, Gap):
+                coverage.lost(channel, mark.symbol, mark.at)
             elif isinstance(mark, Subscribed):
                 coverage.subscribed(channel, mark.symbols, mark.at)
             else:

@@ -47,6 +47,8 @@ class Tracker(Struct, gc=False):
     is_first_written: bool = False
     is_chained: bool = True
     """Of books: ids show that no update is missing."""
+    before_at: int | None = None
+    """Receive time of the last event that came earlier than ``last_at``."""
 
     @property
     def is_sequence(self) -> bool:
@@ -68,9 +70,22 @@ def bridge(tracker: Tracker, at: int) -> None:
         tracker.first_id, tracker.first_time = snapshot, tracker.last_time
 
 
+def heard(tracker: Tracker, at: int) -> None:
+    """An event was received."""
+    if tracker.last_at is not None and at > tracker.last_at:
+        tracker.before_at = tracker.last_at
+    tracker.last_at = at
+
+
+def last_before(tracker: Tracker, at: int) -> int | None:
+    """Receive time of the last event earlier than ``at``; None where none is known."""
+    return tracker.last_at if tracker.last_at is not None and tracker.last_at < at else tracker.before_at
+
+
 def forget(tracker: Tracker) -> None:
     """Whatever comes next starts anew."""
     tracker.last_id = tracker.last_time = tracker.last_at = tracker.chain_first = tracker.snapshot_id = None
+    tracker.before_at = None
 
 
 def interval_of(tracker: Tracker, ended_at: int | None, ended_by: EndedBy | None) -> Interval:

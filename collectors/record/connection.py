@@ -9,14 +9,15 @@ from typing import Any, Final
 
 import structlog
 from aiohttp import WSMsgType
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from collectors.config import Endpoint
-from collectors.decode import BookIds, Control, DecodeError, Decoder, Proof
+from collectors.decode import BookIds, Control, DecodeError, Decoder, Identity, Proof
 from collectors.decode.wire import WIRE_ERRORS, unpacked
-from collectors.events import Channel
+from collectors.events import BookEvent, Channel
 from collectors.journal import Gap, JournalWriter, Reason, Subscribed
 from collectors.record.book import BookChain
+from collectors.record.checked import CheckedBook
 from collectors.record.dial import dialler
 from collectors.record.requests import Requests
 from collectors.record.subscribe import REQUEST, ConnectionEndedError, subscribe
@@ -87,6 +88,14 @@ class Connection:
         self._is_book = subscription.channel == "book_events"
         self._is_rest_book = self._is_book and stream.snapshot == "rest"
         self._proof = stream.proof
+        self._is_unnumbered = stream.identity is Identity.EPOCH and stream.proof in (Proof.CHECKSUM, Proof.NONE)
+        self._checked: dict[str, CheckedBook] = {}
+        if stream.proof is Proof.CHECKSUM and decoder.checksum is not None:
+            checksum, best = decoder.checksum
+            self._checked = {
+                native_id: CheckedBook(checksum, best=best, depth=stream.depth)
+                for native_id in subscription.instruments
+            }
         self.books = (
             {native_id: BookChain(stream.proof, stream.snapshot) for native_id in subscription.instruments}
             if self._is_book
@@ -268,7 +277,7 @@ class Connection:
 
     def _learns(self) -> bool:
         """Whether data frames tell something: ids of books, frame numbers, symbols that are not acknowledged."""
-        if not self._prefixes or self._proof is Proof.CONNECTION:
+        if not self._prefixes or self._proof is Proof.CONNECTION or self._is_unnumbered:
             return True
         if self._is_book and (self._proof in (Proof.CONSECUTIVE, Proof.PREVIOUS) or not self.is_ready):
             return True
@@ -285,11 +294,38 @@ class Connection:
         found = self.decoder.book_ids(raw) if self._is_book else ()
         for ids in found:
             self._book(ids, now)
+        if self._is_unnumbered and (found or raw.startswith(self._prefixes) or self.decoder.control(raw) is None):
+            self._read(raw, now)
         control = None if found or raw.startswith(self._prefixes) else self.decoder.control(raw)
         if control is not None:
             self._control(control, raw, now)
         elif self._is_unseen():
             self._see(raw, now)
+
+    def _read(self, raw: bytes, now: int) -> None:
+        """Read data that no number ties to what follows: a frame that cannot be read, or changes a book into another
+        than the exchange has, ends what this connection is known to have recorded.
+        """
+        try:
+            events = self.decoder.decode(raw)
+        except DecodeError as error:
+            self._log.warning("a frame cannot be read, and nothing tells what it was", error=str(error))
+            self._lost(list(self.subscription.instruments), None, None, now)
+            return
+        for event in events:
+            checked = self._checked.get(event.native_id)
+            if checked is not None and isinstance(event, BookEvent) and (wrong := checked.apply(event)) is not None:
+                self._log.warning("a checksum does not fit", symbol=event.native_id, **structs.asdict(wrong))
+                self._lost([event.native_id], wrong.expected, wrong.found, now)
+
+    def _lost(self, native_ids: list[str], expected: int | None, found: int | None, now: int) -> None:
+        """Something is missing that ids do not show; a book needs a new subscription."""
+        for native_id in native_ids:
+            self.journal.mark(Gap(now, self.subscription.channel, native_id, expected, found))
+        for native_id in native_ids:
+            if native_id in self.books:
+                self.books[native_id].is_bridged = False
+                self.broken.set()
 
     def _control(self, control: Control, raw: bytes, now: int) -> None:
         named = [one for one in control.native_ids if one in self.subscription.instruments]
@@ -356,10 +392,7 @@ class Connection:
         if number <= expected:
             return
         self._log.warning("gap in the connection's frames", expected=expected, found=number)
-        for native_id in self.subscription.instruments:
-            self.journal.mark(Gap(now, self.subscription.channel, native_id, expected, number))
-        for book in self.books.values():
-            book.is_bridged = False
+        self._lost(list(self.subscription.instruments), expected, number, now)
         self.broken.set()
 
     # -- tasks --

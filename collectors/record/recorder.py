@@ -23,7 +23,7 @@ from collectors.record.dial import dialler
 from collectors.record.keeper import Keeper, wait_for
 from collectors.record.pace import Backoff, Budget
 from collectors.record.snapshots import Snapshots
-from collectors.record.venues import Venue, venue
+from collectors.record.venues import Venue, native_id, venue
 from collectors.universe import Instrument
 
 _log = structlog.get_logger(__name__)
@@ -207,10 +207,13 @@ class Recorder:
                 await wait_for(stop, delay)
         else:
             return None
+        known: dict[str, list[Any]] = {}
+        for market in self._exchange.markets.values():
+            if market["type"] in self.venue.kinds:
+                known.setdefault(native_id(self.venue, market), []).append(market)
         found = {}
         for instrument in wanted:
-            known = self._exchange.markets_by_id.get(instrument.native_id) or []
-            fitting = [market for market in known if market["type"] in self.venue.kinds]
+            fitting = known.get(instrument.native_id, [])
             named = [market for market in fitting if market["symbol"] == instrument.symbol]
             market = next(iter(named or fitting), None)
             if market is None:

@@ -25,12 +25,12 @@ class Site:
         self.work, self.restore_work = folder / "backup", folder / "restore"
         self.dsn = f"host=127.0.0.1 port={pair.port} user=postgres"
 
-    def make_datalake(self) -> None:
-        """The database ``datalake``, with its whole schema."""
-        self.pair.sql("create database datalake")
-        with psycopg.connect(self.dsn, dbname="datalake", autocommit=True) as connection:
+    def make_database(self, kind: str) -> None:
+        """The database of a kind, by its name, with its whole schema."""
+        self.pair.sql(f"create database {kind}")
+        with psycopg.connect(self.dsn, dbname=kind, autocommit=True) as connection:
             connection.execute("CREATE EXTENSION timescaledb")
-            for migration in sorted((ROOT / "files" / "sql" / "datalake").glob("*.up.sql")):
+            for migration in sorted((ROOT / "files" / "sql" / kind).glob("*.up.sql")):
                 text = migration.read_text()
                 if "edition: community" not in text:
                     connection.execute(text.encode())
@@ -67,6 +67,40 @@ class Site:
         process.stdin.close()
         process.stdin = None
         return process
+
+    def command(self, command: str, **changes: Any) -> subprocess.CompletedProcess[str]:
+        """``cryptopip-backup`` with the configuration that the role would write, but for ``changes``."""
+        config = {
+            "engine": "wal_e",
+            "container": self.pair.wale,
+            "max_age": "1h",
+            "keep": 2,
+            "database": "datalake",
+            "app_database": "app",
+            "login_host": "127.0.0.1",
+            "login_port": self.pair.port,
+            "work_path": str(self.work),
+            "restore_path": str(self.restore_work),
+            "wal_path": str(self.folder),
+            "metrics_file": str(self.folder / "metrics" / "x.prom"),
+            "limit_archive_segments": 4,
+            "limit_archive_lag": "10m",
+            "limit_backup_age": "1h",
+            "limit_drill_age": "10d",
+            "limit_wal_left": "1s",
+            "limit_wal_free_mb": 1,
+        }
+        path = self.folder / "backup.json"
+        path.write_text(json.dumps(config | changes))
+        module = "ansible_collections.cryptopip.marketdata.plugins.module_utils.base_backup.command"
+        return subprocess.run(
+            [sys.executable, "-m", module, command, "--config", str(path)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=240,
+            env={**os.environ, "PYTHONPATH": str(ROOT / "collections")},
+        )
 
     def run(self, **options: Any) -> dict[str, Any]:
         """The module's answer, failed or not."""

@@ -33,7 +33,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     try:
         pair.up()
         site = Site(pair, folder)
-        site.make_datalake()
+        site.make_database("datalake")
+        site.make_database("app")
         yield site
     finally:
         pair.down()
@@ -156,7 +157,7 @@ def test_a_killed_run_leaves_its_push_locked_until_it_has_ended(site: Site) -> N
         "create table if not exists bulk as select repeat(md5(n::text), 9) t from generate_series(1, 400000) n"
     )
     process = site.start(state="present", max_age="0s")
-    until(lambda: "backup-push" in site.pair.shell("ps ax -o args 2>/dev/null || cat /proc/[0-9]*/cmdline"), "the push")
+    until(lambda: "backup-push" in run("docker", "top", site.pair.wale).stdout, "the push")
     process.kill()
     process.wait()
     with (site.restore_work / "lock").open("a") as lock, pytest.raises(BlockingIOError):
@@ -215,3 +216,33 @@ def test_by_ansible_it_tells_how_far_it_is_and_lists_ad_hoc(site: Site, tmp_path
     assert site.pair.names()[0] in ask("state=listed")
     taken = ask("state=present max_age=0s")
     assert " MB stored in " in taken or " segments of WAL read" in taken or " MB of partitions read" in taken
+
+
+def test_the_command_on_the_host_takes_removes_and_raises_alarms(site: Site) -> None:
+    (before,) = site.pair.names()
+    took = site.command("run", max_age="0s", keep=1)
+    assert took.returncode == 0, took.stderr
+    assert site.pair.names() != [before]
+    assert len(site.pair.names()) == 1
+    fine = site.command("status")
+    found = json.loads(fine.stdout)
+    assert (fine.returncode, found["alarms"], found["archive_lag_segments"]) == (0, [], 0), fine.stderr
+    assert found["wal_bytes_per_s"] is None
+    assert json.loads(site.command("status").stdout)["wal_bytes_per_s"] >= 0
+    assert 'cryptopip_backup_alarm{alarm="archive"} 0' in (site.folder / "metrics" / "x.prom").read_text()
+    site.pair.kill_sidecar()
+    try:
+        site.pair.switch_wal()
+        raised = site.command("status", limit_archive_segments=0)
+        failed = site.command("run")
+    finally:
+        site.pair.start_sidecar()
+    assert raised.returncode == 1
+    assert {alarm["name"] for alarm in json.loads(raised.stdout)["alarms"]} == {"archive", "backup", "unknown"}
+    assert "ALARM archive: 1 WAL segments wait" in raised.stderr
+    assert 'cryptopip_backup_alarm{alarm="archive"} 1' in (site.folder / "metrics" / "x.prom").read_text()
+    assert (failed.returncode, "present failed" in failed.stderr, "retained failed" in failed.stderr) == (1, True, True)
+    until(lambda: site.command("status", limit_archive_segments=0).returncode == 0, "the archive", 90, pause=1)
+    too_old = site.command("status", limit_backup_age="0s", limit_wal_free_mb=1 << 40)
+    assert {alarm["name"] for alarm in json.loads(too_old.stdout)["alarms"]} == {"backup", "wal_space"}
+    assert site.command("status", limit_backup_age="old").returncode == 2

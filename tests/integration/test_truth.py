@@ -9,25 +9,22 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
 
 from collectors.digests import Source, Summary, Window, compare
-from collectors.simulator import Truth
-from collectors.simulator.wire import SIMULATED
 from tests.conftest import fresh_database
-from tests.integration.harness.compare import assert_books, assert_equal, assert_missing_lies_in_gaps, gaps, true_rows
+from tests.integration.harness.compare import assert_books, assert_equal, assert_missing_lies_in_gaps, gaps
 from tests.integration.harness.container import DatabaseServer
-from tests.integration.harness.fleet import CHANNELS, COMMIT_INTERVAL_S, Fleet, Ingestor
+from tests.integration.harness.fleet import CHANNELS, COMMIT_INTERVAL_S, Fleet, query
 from tests.integration.harness.process import Process, until
+from tests.integration.harness.scenario import SYMBOLS, MakeFleet, last_moment, missing_on, trade_for
 
 pytestmark = pytest.mark.database
-SYMBOLS = ["BTCUSDT", "ETHUSDT"]
 STREAMS = 3 * len(SYMBOLS)
 RESYNCHRONISATION_S = 15.0
 """Reconnecting with back-off, subscribing, a snapshot: at most this on a small, busy machine."""
@@ -36,56 +33,6 @@ START_S = 12.0
 TERMINATE = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND backend_type = 'client backend'
 """
-MakeFleet = Callable[..., Fleet]
-
-
-@pytest.fixture
-def make_fleet(tmp_path: Path, server_dsn: str, datalake_dsn: str) -> Iterator[MakeFleet]:
-    """Builds a fleet of so many ingestors with fresh databases, and clears it away."""
-    with ExitStack() as stack:
-
-        def make(ingestors: int = 2, **options: Any) -> Fleet:
-            database = contextmanager(fresh_database)
-            dsns = [stack.enter_context(database(server_dsn, "ingestor")) for _ in range(ingestors)]
-            fleet = Fleet(tmp_path, dsns, datalake_dsn, symbols=SYMBOLS, **options)
-            stack.callback(fleet.close)
-            return fleet
-
-        yield make
-
-
-def trade_for(seconds: float) -> None:
-    """Let the exchange trade: time is what a scenario is made of, and no outcome depends on its length."""
-    time.sleep(seconds)
-
-
-def last_moment() -> int:
-    """A moment up to which every listener must have received something, ns since 1970."""
-    return time.time_ns() - 1_000_000_000
-
-
-def query(dsn: str, text: str) -> list[tuple[Any, ...]]:
-    with psycopg.connect(dsn, client_encoding="UTF8") as connection:
-        return connection.execute(text.encode()).fetchall()
-
-
-def endings(ingestor: Ingestor) -> set[str]:
-    """Why coverage on this ingestor ended."""
-    return {str(row[0]) for row in query(ingestor.dsn, "SELECT ended_by FROM coverage WHERE ended_by IS NOT NULL")}
-
-
-def missing_on(fleet: Fleet, ingestor: Ingestor, since_ns: int) -> dict[str, int]:
-    """How many true events of each channel this ingestor has not: the harm that the other one makes good."""
-    truth = Truth.read(fleet.exchange.truth_folder)
-    column = {"trades": "trade_id::bigint", "quotes": "update_id", "book_events": "last_id"}
-    missing = dict.fromkeys(CHANNELS, 0)
-    for symbol, instrument in fleet.instruments.items():
-        for channel in CHANNELS:
-            text = f"SELECT {column[channel]} FROM {channel} WHERE instrument_id = {instrument}"
-            have = {row[0] for row in query(ingestor.dsn, text)}
-            true = true_rows(truth.symbols[symbol], channel)
-            missing[channel] += sum(sent.last_id not in have for sent in true if sent.sent_ns >= since_ns)
-    return missing
 
 
 def assert_no_gap(fleet: Fleet, since_ns: int, until_ns: int) -> None:
@@ -119,9 +66,8 @@ def test_the_datalake_equals_the_exchange_when_all_is_well(make_fleet: MakeFleet
     assert compared.rows_a == sum(fleet.count(fleet.datalake_dsn, channel) for channel in CHANNELS)
 
 
-@pytest.mark.parametrize("exchange", SIMULATED)
-def test_a_killed_recorder_costs_nothing_while_the_other_listens(make_fleet: MakeFleet, exchange: str) -> None:
-    fleet = make_fleet(exchange=exchange)
+def test_a_killed_recorder_costs_nothing_while_the_other_listens(make_fleet: MakeFleet) -> None:
+    fleet = make_fleet()
     fleet.record()
     since = time.time_ns()
     trade_for(4)
@@ -135,7 +81,7 @@ def test_a_killed_recorder_costs_nothing_while_the_other_listens(make_fleet: Mak
     trade_for(4)
     fleet.finish_recording()
     fleet.load_and_sync()
-    assert "crash" in endings(first)
+    assert "crash" in first.endings()
     assert all(missing_on(fleet, first, since).values()), "the recorder missed nothing: this run proved nothing"
     assert_equal(fleet, since)
     assert_books(fleet, since_ns=since, samples=20, seed=2)
@@ -158,7 +104,7 @@ def test_a_loader_killed_at_20_random_points_neither_loses_nor_doubles(make_flee
     fleet.load_and_sync()
     assert_equal(fleet, since)
     assert_books(fleet, since_ns=since, samples=20, seed=seed)
-    assert endings(only) == {"shutdown"}, "a loader's death is no gap"
+    assert only.endings() == {"shutdown"}, "a loader's death is no gap"
 
 
 @pytest.mark.parametrize("seed", [1])
@@ -288,18 +234,15 @@ def test_an_ingestor_that_is_cut_off_is_made_good_by_the_other(make_fleet: MakeF
     assert fleet.exchange.faults(first.name)["disconnect"] >= 1
     fleet.finish_recording()
     fleet.load_and_sync()
-    assert "disconnect" in endings(first)
+    assert "disconnect" in first.endings()
     assert all(missing_on(fleet, first, since).values()), "the ingestor missed nothing: this run proved nothing"
     assert not any(missing_on(fleet, fleet.ingestors[1], since).values())
     assert_equal(fleet, since)
     assert_books(fleet, since_ns=since, samples=20, seed=4)
 
 
-@pytest.mark.parametrize("exchange", SIMULATED)
-def test_frames_dropped_doubled_swapped_and_cut_on_one_ingestor_leave_no_trace(
-    make_fleet: MakeFleet, exchange: str
-) -> None:
-    fleet = make_fleet(exchange=exchange)
+def test_frames_dropped_doubled_swapped_and_cut_on_one_ingestor_leave_no_trace(make_fleet: MakeFleet) -> None:
+    fleet = make_fleet()
     fleet.record()
     since = time.time_ns()
     first = fleet.ingestors[0]
@@ -313,7 +256,7 @@ def test_frames_dropped_doubled_swapped_and_cut_on_one_ingestor_leave_no_trace(
     fleet.load_and_sync()
     assert all(faults.get(kind, 0) > 5 for kind in ("drop", "duplicate", "reorder", "malformed")), faults
     assert all(missing_on(fleet, first, since).values()), "the ingestor missed nothing: this run proved nothing"
-    assert "sequence" in endings(first)
+    assert "sequence" in first.endings()
     parked = fleet.count(first.dsn, "parked_frames")
     assert parked == faults["malformed"], "what cannot be decoded is kept by reference"
     assert_equal(fleet, since)
@@ -350,7 +293,7 @@ def test_sockets_ended_and_frames_held_back_while_snapshots_are_refused_leave_no
     assert faults["status"] == 3, faults
     assert faults["delay"] > 5, faults
     assert all(missing_on(fleet, first, since).values()), "the ingestor missed nothing: this run proved nothing"
-    assert {"disconnect", "sequence"} <= endings(first)
+    assert {"disconnect", "sequence"} <= first.endings()
     books = "SELECT count(DISTINCT instrument_id) FROM coverage WHERE channel = 'book_events' AND ended_by = 'shutdown'"
     assert query(first.dsn, books) == [(len(SYMBOLS),)], "a book never got its snapshot after the refusals"
     assert_equal(fleet, since)
@@ -375,7 +318,7 @@ def test_an_exchange_that_falls_silent_on_one_ingestor_is_noticed_and_made_good(
     fleet.load_and_sync()
     assert fleet.exchange.faults(first.name)["stall"] > 0
     assert all(missing_on(fleet, first, since).values()), "the ingestor missed nothing: this run proved nothing"
-    assert "stall" in endings(first), endings(first)
+    assert "stall" in first.endings(), first.endings()
     assert_equal(fleet, since)
     assert_books(fleet, since_ns=since, samples=20, seed=8)
 

@@ -25,7 +25,7 @@ def run(*arguments: str) -> str:
 
 def test_a_person_reads_what_is_declared() -> None:
     assert run("binance").splitlines() == [
-        f"binance: decoder {decoder('binance').version}, tested against contract, capture, simulator",
+        f"binance: decoder {decoder('binance').version}, tested against contract, capture, chain",
         "  https://developers.binance.com/docs/binance-spot-api-docs/web-socket-streams",
         "  CHANNEL      STREAM                IDENTITY  PROOF        SNAPSHOT  DEPTH",
         "  trades       <symbol>@trade        id        consecutive  -         -",
@@ -60,10 +60,10 @@ def test_an_unknown_exchange_is_answered_with_those_there_are() -> None:
 
 
 @pytest.mark.parametrize("exchange", EXCHANGES)
-def test_a_simulator_is_claimed_where_there_is_one(exchange: str) -> None:
+def test_the_chain_is_claimed_where_a_simulator_goes_through_it(exchange: str) -> None:
     (found,) = json.loads(run(exchange, "--json"))
     assert (TESTS / "unit" / "decode" / f"test_{exchange}.py").is_file()
-    assert ("simulator" in found["tested_against"]) is (exchange in SIMULATED)
+    assert ("chain" in found["tested_against"]) is (exchange in SIMULATED)
 
 
 def test_recorded_traffic_is_claimed_where_a_test_replays_it() -> None:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
+from typing import Any
 
 from collectors.decode import EXCHANGES
 from collectors.errors import UsageError
 from collectors.record.venues.contract import Venue, Watch
 
-__all__ = ["Venue", "Watch", "venue"]
+__all__ = ["Venue", "Watch", "native_id", "venue"]
+
+
+def native_id(of: Venue, market: Mapping[str, Any]) -> str:
+    """What the exchange's frames call one of ccxt's markets: the ``native_id`` of its instrument."""
+    return str(market[of.named.get(market["type"], "id")])
 
 
 @cache

@@ -24,15 +24,17 @@ class Watch(Struct, frozen=True, kw_only=True):
 class Venue(Struct, frozen=True, kw_only=True):
     """One exchange. Every figure leaves part of the exchange's own limit unused; its page is named beside it.
 
-    ``kinds`` are ccxt's market types that are recorded. ``config`` goes to ccxt's constructor. A text frame that begins
-    with ``data_prefix`` (or one of them) is data for sure; None asks the decoder each time. ``acknowledges`` says
-    whether the exchange answers once a request, once a symbol, or not at all. ``ping`` says what shows that a quiet
-    connection is alive: WebSocket pings that the exchange answers, or the messages ccxt exchanges with it.
-    ``lifetime_hours`` is when the exchange itself disconnects.
+    ``named`` is, by ccxt's market type, the field of its markets that holds the name by which the exchange's frames
+    call an instrument, where that is not ``id``. ``kinds`` are ccxt's market types that are recorded. ``config`` goes
+    to ccxt's constructor. A text frame that begins with ``data_prefix`` (or one of them) is data for sure; None asks
+    the decoder each time. ``acknowledges`` says whether the exchange answers once a request, once a symbol, or not at
+    all. ``ping`` says what shows that a quiet connection is alive: WebSocket pings that the exchange answers, or the
+    messages ccxt exchanges with it. ``lifetime_hours`` is when the exchange itself disconnects.
     """
 
     exchange: str
     watch: dict[Channel, Watch]
+    named: dict[str, str] = {}
     kinds: frozenset[Literal["spot", "swap", "future", "option"]] = frozenset({"spot"})
     config: dict[str, Any] = {}
     data_prefix: str | tuple[str, ...] | None = None

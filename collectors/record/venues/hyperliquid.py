@@ -12,6 +12,7 @@ from collectors.record.venues.contract import Venue, Watch
 VENUE = Venue(
     exchange="hyperliquid",
     kinds=frozenset({"spot", "swap"}),
+    named={"swap": "baseName"},  # ccxt's id is the place in the exchange's list
     watch={
         "trades": Watch(method="watch_trades", is_many=False),
         "book_events": Watch(method="watch_order_book", is_many=False),

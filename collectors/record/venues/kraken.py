@@ -17,6 +17,7 @@ VENUE: Final = Venue(
         "quotes": Watch(method="watch_bids_asks"),
         "book_events": Watch(method="watch_order_book_for_symbols", limit=1000),
     },
+    named={"spot": "symbol"},  # ccxt's id is REST's, XXBTZUSD; frames say BTC/USD
     data_prefix=('{"channel":"book"', '{"channel":"trade"', '{"channel":"ticker"'),
     acknowledges="symbol",
     ping="messages",

@@ -8,7 +8,7 @@ from collectors.simulator.wire.contract import Wire
 
 __all__ = ["SIMULATED", "Wire", "wire"]
 
-SIMULATED: tuple[str, ...] = ("binance", "okx")
+SIMULATED: tuple[str, ...] = ("binance", "bybit", "coinbaseexchange", "deribit", "kraken", "kucoin", "okx")
 """ccxt's ids of the exchanges that can be simulated."""
 
 

@@ -10,9 +10,9 @@ from typing import ClassVar
 
 import msgspec
 
-from collectors.simulator.engine import BookState, DepthEvent, Level, PublicEvent, QuoteEvent, TradeEvent
+from collectors.simulator.engine import BookState, DepthEvent, PublicEvent, QuoteEvent, TradeEvent
 from collectors.simulator.market import Market, Scale
-from collectors.simulator.wire.contract import Answer, Call, Handler, Payload, Reply, Session, Wire
+from collectors.simulator.wire.contract import Answer, Call, Handler, Payload, Reply, Session, Wire, json_pairs
 
 DEPTH_LIMIT = 5000
 """Most levels a side of a depth snapshot: the venue's horizon."""
@@ -35,6 +35,7 @@ class Binance(Wire):
     exchange: ClassVar = "binance"
     paths: ClassVar = ("/ws", "/ws/{streams:.*}", "/stream", "/stream/{streams:.*}")
     digits: ClassVar = 8
+    quote_times: ClassVar = False
     depth: ClassVar = DEPTH_LIMIT
 
     def native_id(self, market: Market) -> str:
@@ -155,7 +156,7 @@ def payload(event: PublicEvent, skew_ms: int = 0) -> str:
         case DepthEvent():
             return (
                 f'{{"e":"depthUpdate","E":{event.time + skew_ms},"s":"{event.native_id}","U":{event.first_id},'
-                f'"u":{event.last_id},"b":{_levels(event.bids)},"a":{_levels(event.asks)}}}'
+                f'"u":{event.last_id},"b":{json_pairs(event.bids)},"a":{json_pairs(event.asks)}}}'
             )
 
 
@@ -164,13 +165,11 @@ def combined(stream: str, text: str) -> str:
     return f'{{"stream":"{stream}","data":{text}}}'
 
 
-def _levels(levels: list[Level]) -> str:
-    return "[" + ",".join([f'["{price}","{amount}"]' for price, amount in levels]) + "]"
-
-
 def depth_reply(state: BookState) -> bytes:
     """Body of ``GET /api/v3/depth``."""
-    return f'{{"lastUpdateId":{state.update_id},"bids":{_levels(state.bids)},"asks":{_levels(state.asks)}}}'.encode()
+    return (
+        f'{{"lastUpdateId":{state.update_id},"bids":{json_pairs(state.bids)},"asks":{json_pairs(state.asks)}}}'.encode()
+    )
 
 
 def error_reply(code: int, message: str) -> bytes:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
 from functools import partial
 from typing import ClassVar, Literal, NamedTuple
 
 from msgspec import Struct, structs
 
-from collectors.simulator.engine import BookState, DepthEvent, PublicEvent, QuoteEvent, TradeEvent
+from collectors.simulator.engine import BookState, DepthEvent, Level, PublicEvent, QuoteEvent, TradeEvent
 from collectors.simulator.market import Market
 
 Payload = str | bytes
@@ -100,6 +101,14 @@ class Wire(ABC):
 
     exchange: ClassVar[str]
     """ccxt's id."""
+    market_kind: ClassVar[Literal["spot", "swap"]] = "spot"
+    """What is traded; a swap settles in its quote."""
+    update_ids: ClassVar[Literal["changes", "messages", "none"]] = "changes"
+    """What numbers a book's updates: the engine's changes, the messages (from 1), or nothing."""
+    quote_ids: ClassVar[bool] = True
+    """Whether a quote carries the id of the change that made it."""
+    quote_times: ClassVar[bool] = True
+    """Whether a quote carries its time."""
     paths: ClassVar[tuple[str, ...]]
     """Where WebSockets are accepted, as aiohttp's patterns."""
     digits: ClassVar[int | None] = None
@@ -119,6 +128,10 @@ class Wire(ABC):
     def outgoing(self, event: PublicEvent) -> Outgoing:
         """An engine's event on its way out."""
         return Outgoing(self.stream(event), kind(event), event.native_id, ids(event), partial(self.payload, event))
+
+    def trade_id(self, number: int) -> str | None:
+        """The engine's trade as the exchange names it; None where it sends no id."""
+        return str(number)
 
     def connect(self, path: str, query: Mapping[str, str]) -> Session:
         """A new connection."""
@@ -185,6 +198,17 @@ def ids(event: PublicEvent) -> tuple[int, int]:
             return event.update_id, event.update_id
         case DepthEvent():
             return event.first_id, event.last_id
+
+
+def json_pairs(levels: Iterable[Level], end: str = "") -> str:
+    """Levels as JSON, ``[["1.5","2"],...]``; ``end`` stands behind each amount, as in ``,"0"``."""
+    return "[" + ",".join([f'["{price}","{amount}"{end}]' for price, amount in levels]) + "]"
+
+
+def iso(ms: int) -> str:
+    """ms since 1970 as ``2026-11-23T10:00:00.123000Z``."""
+    whole = datetime.fromtimestamp(ms // 1000, UTC)
+    return f"{whole:%Y-%m-%dT%H:%M:%S}.{ms % 1000:03d}000Z"
 
 
 def _no_book(native_id: str, limit: int) -> BookState:

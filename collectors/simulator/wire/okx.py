@@ -13,8 +13,9 @@ import msgspec
 
 from collectors.simulator.engine import BookState, DepthEvent, Level, PublicEvent, QuoteEvent, TradeEvent
 from collectors.simulator.market import Market
-from collectors.simulator.wire.contract import Answer, Call, Handler, Payload, Reply, Session, Wire
+from collectors.simulator.wire.contract import Answer, Call, Handler, Payload, Reply, Session, Wire, json_pairs
 
+_TAIL = ',"0","1"'
 CHANNELS = ("trades-all", "bbo-tbt", "books")
 
 
@@ -141,13 +142,9 @@ def _book(  # noqa: PLR0917
     native_id: str, action: str, bids: list[Level], asks: list[Level], time_ms: int, previous: int, last: int
 ) -> str:
     return (
-        f'{{"arg":{_arg("books", native_id)},"action":"{action}","data":[{{"asks":{_levels(asks)},'
-        f'"bids":{_levels(bids)},"ts":"{time_ms}","checksum":0,"seqId":{last},"prevSeqId":{previous}}}]}}'
+        f'{{"arg":{_arg("books", native_id)},"action":"{action}","data":[{{"asks":{json_pairs(asks, _TAIL)},'
+        f'"bids":{json_pairs(bids, _TAIL)},"ts":"{time_ms}","checksum":0,"seqId":{last},"prevSeqId":{previous}}}]}}'
     )
-
-
-def _levels(levels: list[Level]) -> str:
-    return "[" + ",".join([f'["{price}","{amount}","0","1"]' for price, amount in levels]) + "]"
 
 
 def _error(code: str, text: str) -> str:

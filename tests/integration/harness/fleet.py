@@ -8,12 +8,20 @@ from typing import Any
 
 import psycopg
 
+from collectors.decode import Identity, decoder
+from collectors.events import Channel
 from collectors.simulator import MARKETS
 from collectors.simulator.wire import wire
 from tests.integration.harness.process import Exchange, Process, until
 
 COMMIT_INTERVAL_S = 0.15
-CHANNELS = ("trades", "quotes", "book_events")
+CHANNELS: tuple[Channel, ...] = ("trades", "quotes", "book_events")
+
+
+def query(dsn: str, text: str) -> list[tuple[Any, ...]]:
+    """The rows of a query on a connection of its own."""
+    with psycopg.connect(dsn, client_encoding="UTF8") as connection:
+        return connection.execute(text.encode()).fetchall()
 
 
 class Ingestor:
@@ -57,10 +65,19 @@ class Ingestor:
         """Start a loader that goes on until it is told to stop."""
         return Process(self._log, "load", self.venue, "--config", str(self.config))
 
+    def streams_of(self, symbols: list[str]) -> int:
+        """How many streams that many symbols are."""
+        made = wire(self.venue)
+        return len(made.streams([made.market(MARKETS[symbol]) for symbol in symbols]))
+
+    def endings(self) -> set[str]:
+        """Why coverage on this ingestor ended."""
+        return {str(one) for (one,) in query(self.dsn, "SELECT ended_by FROM coverage WHERE ended_by IS NOT NULL")}
+
     def wait_subscribed(self, symbols: list[str]) -> None:
         """Wait until every stream is subscribed to and every book has had its snapshot."""
         assert self.recorder is not None
-        recorder, wanted = self.recorder, 3 * len(symbols)
+        recorder, wanted = self.recorder, self.streams_of(symbols)
 
         def is_ready() -> bool:
             assert recorder.is_alive(), f"the recorder of {self.name} died: {recorder.tail()}"
@@ -85,12 +102,18 @@ class Fleet:
         exchange: str = "binance",
     ) -> None:
         self.wire = wire(exchange)
+        self.decoder = decoder(exchange)
+        self.channels = tuple(channel for channel in CHANNELS if channel in self.decoder.streams)
         names = [f"ing{number}" for number in range(1, len(ingestor_dsns) + 1)]
         self.folder = folder
         self.symbols = symbols
         self.datalake_dsn = datalake_dsn
         self.instruments = {self.wire.native_id(MARKETS[symbol]): number for number, symbol in enumerate(symbols, 1)}
         """Ids by the exchange's own names, which the truth goes by."""
+        self.shared_channels = tuple(
+            channel for channel in self.channels if self.decoder.streams[channel].identity is not Identity.EPOCH
+        )
+        """Those whose events are the same whichever connection received them."""
         self.exchange = Exchange(folder, names, symbols=symbols, rate=rate, levels=levels, seed=seed, exchange=exchange)
         universe = folder / "universe.yml"
         entries = json.dumps({"version": 1, "instruments": [self._instrument(symbol) for symbol in symbols]})
@@ -121,18 +144,20 @@ class Fleet:
     def _instrument(self, symbol: str) -> dict[str, Any]:
         market = MARKETS[symbol]
         native_id = self.wire.native_id(market)
+        settle = {"settle": market.quote, "contract_size": "1"} if self.wire.market_kind == "swap" else {}
         return {
             "id": self.instruments[native_id],
             "exchange": self.wire.exchange,
-            "symbol": f"{market.base}/{market.quote}",
+            "symbol": f"{market.base}/{market.quote}" + (f":{market.quote}" if settle else ""),
             "native_id": native_id,
-            "kind": "spot",
+            "kind": self.wire.market_kind,
+            **settle,
             "base": market.base,
             "quote": market.quote,
             "price_tick": market.price_tick,
             "amount_step": market.amount_step,
             "listed_at": "2017-08-17T04:00:00Z",
-            "channels": list(CHANNELS),
+            "channels": list(self.channels),
         }
 
     def keep(self, process: Process) -> Process:

@@ -218,3 +218,62 @@ def test_a_restart_of_the_loader_changes_no_interval(steps: list[str]) -> None:
         return spans([one for one in intervals if one.ended_at is not None])
 
     assert final(played("okx", steps, restarts=True)[0]) == final(played("okx", steps, restarts=False)[0])
+
+
+def test_what_a_mark_tells_ends_a_book_without_ids_before_the_last_update() -> None:
+    coverage = begin("kraken")
+    snapshot(coverage, None, 10)
+    update(coverage, None, None, 11)
+    update(coverage, None, None, 13)  # its checksum did not fit: what is missing came before it
+    coverage.lost("book_events", "BTC", 13)
+    update(coverage, None, None, 14)
+    snapshot(coverage, None, 16)
+    update(coverage, None, None, 17)
+    found = [(started, ended, why) for started, ended, _, _, why in spans(closed(coverage, 20))]
+    assert found == [(10, 11, "sequence"), (16, 20, "disconnect")]
+
+
+def test_a_mark_behind_several_updates_of_one_moment_vouches_for_none_of_them() -> None:
+    coverage = begin("kraken")
+    snapshot(coverage, None, 10)
+    for at in (11, 13, 13, 13):
+        update(coverage, None, None, at)
+    coverage.lost("book_events", "BTC", 13)
+    assert [(one[0], one[1]) for one in spans(closed(coverage, 20))] == [(10, 11)]
+
+
+def test_a_book_that_never_had_an_update_ends_where_it_began() -> None:
+    coverage = begin("kraken")
+    snapshot(coverage, None, 10)
+    coverage.lost("book_events", "BTC", 10)
+    assert [(one[0], one[1]) for one in spans(closed(coverage, 20))] == [(10, 10)]
+
+
+def test_single_events_go_on_behind_a_mark() -> None:
+    coverage = begin("kraken")
+    coverage.subscribed("quotes", ["BTC"], 5)
+    tracker = coverage.tracker("quotes", "BTC")
+    coverage.event(tracker, None, 11, 11)
+    coverage.lost("quotes", "BTC", 13)
+    coverage.event(tracker, None, 15, 15)
+    found = [(started, ended, why) for started, ended, _, _, why in spans(closed(coverage, 20))]
+    assert found == [(5, 11, "sequence"), (13, 20, "disconnect")]
+
+
+def test_where_ids_chain_a_mark_changes_nothing() -> None:
+    coverage = begin("okx")
+    snapshot(coverage, 100, 10)
+    update(coverage, 100, 105, 11)
+    coverage.lost("book_events", "BTC", 11)
+    update(coverage, 105, 109, 13)
+    assert spans(closed(coverage, 20)) == [(10, 20, 100, 109, "disconnect")]
+
+
+def test_what_a_mark_needs_survives_a_restart() -> None:
+    coverage = begin("kraken")
+    snapshot(coverage, None, 10)
+    update(coverage, None, None, 11)
+    update(coverage, None, None, 13)
+    coverage = Coverage.load(coverage.dump())
+    coverage.lost("book_events", "BTC", 13)
+    assert [(one[0], one[1]) for one in spans(closed(coverage, 20))] == [(10, 11)]

@@ -15,7 +15,7 @@ from collectors.config import Endpoint
 from collectors.decode import EXCHANGES, decoder
 from collectors.record.dial import dialler, redirected
 from collectors.record.subscribe import subscribe
-from collectors.record.venues import venue
+from collectors.record.venues import native_id, venue
 
 _WORD = re.compile(r"[a-z0-9]{3,}")
 
@@ -174,3 +174,16 @@ def test_paths_and_what_is_no_url_stay_as_they_are() -> None:
         "hostname": None,
     }
     assert redirected(urls, Endpoint(rest=None, ws="ws://h:2"))["api"]["ws"] == "ws://h:2/ws/v1?a=b"
+
+
+@pytest.mark.parametrize(
+    ("exchange", "market", "expected"),
+    [
+        ("binance", {"type": "spot", "id": "BTCUSDT", "symbol": "BTC/USDT"}, "BTCUSDT"),
+        ("kraken", {"type": "spot", "id": "XXBTZUSD", "symbol": "BTC/USD"}, "BTC/USD"),
+        ("hyperliquid", {"type": "swap", "id": "0", "baseName": "BTC", "symbol": "BTC/USDC:USDC"}, "BTC"),
+        ("hyperliquid", {"type": "spot", "id": "@107", "baseName": "HYPE", "symbol": "HYPE/USDC"}, "@107"),
+    ],
+)
+def test_an_instrument_is_called_as_the_frames_call_it(exchange: str, market: dict[str, str], expected: str) -> None:
+    assert native_id(venue(exchange), market) == expected

@@ -1,0 +1,2 @@
+-- 0002_restore_drills: forgets all drills.
+DROP TABLE restore_drills;
