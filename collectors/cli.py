@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from collectors import __version__, log, universe_cli
 from collectors.archive import cli as archive_cli
+from collectors.backfill.cli import backfill_command
 from collectors.coverage.cli import continuity
 from collectors.decode import UnknownExchangeError
 from collectors.derived.cli import derive_command
@@ -91,6 +92,7 @@ def common(
 for command in (record, load, reload, prune, sync, rebuild, continuity, replay, simulate, venues):
     app.command(command.__name__)(command)
 app.command("derive")(derive_command)
+app.command("backfill")(backfill_command)
 app.add_typer(journal_cli.app, name="journal")
 app.add_typer(universe_cli.app, name="universe")
 app.add_typer(digests_cli.app, name="digest")

@@ -47,6 +47,9 @@ _STATEMENTS: dict[str, tuple[str, ...]] = {
         _INSERT + "ON CONFLICT (incarnation, stream, epoch) DO UPDATE SET {renewed} WHERE t.batch < excluded.batch",
     ),
     "coverage": (_INSERT + "ON CONFLICT (incarnation, id) DO UPDATE SET {renewed} WHERE t.batch < excluded.batch",),
+    "backfills": (
+        _INSERT + "ON CONFLICT (instrument_id, gap) DO UPDATE SET {renewed} WHERE t.changed_at < excluded.changed_at",
+    ),
     "sync_conflicts": (_INSERT + "ON CONFLICT DO NOTHING",),
 }
 

@@ -104,6 +104,7 @@ TABLES: tuple[Table, ...] = (
         "(to_jsonb(t) - 'batch' || CASE WHEN t.ended_at < {end} THEN '{{}}'::jsonb ELSE"
         """ '{{"ended_at": null, "ended_by": null, "last_id": null, "last_time": null}}' END)::text""",
     ),
+    Table("backfills", "state", "t.gap && tstzrange({start}, {end})", "to_jsonb(t)::text"),
     Table("sync_conflicts", "state", _TIME, "to_jsonb(t)::text"),
     *(Table(channel, "events", _TIME) for channel in CHANNELS),
     Table(

@@ -90,7 +90,7 @@ SELECT
     percentile_cont(ARRAY[0.5, 0.9, 0.99]) WITHIN GROUP (ORDER BY lag)
 FROM (
     SELECT time, ingestor, extract(EPOCH FROM received_at - time)::float8 AS lag FROM {channel}
-    WHERE instrument_id = %(id)s AND time >= %(start)s AND time < %(end)s
+    WHERE instrument_id = %(id)s AND time >= %(start)s AND time < %(end)s AND ingestor = ANY (%(listeners)s)
 ) AS events
 GROUP BY GROUPING SETS ((time_bucket('1 hour', time), ingestor), ())
 """
@@ -108,11 +108,12 @@ def clocks(
     listeners = {row[0] for row in connection.execute(_LISTENERS, [instrument_id, channel])}
     troubles, lag = [], None
     query = _LAG.replace("{channel}", channel).encode()
-    for row in connection.execute(query, {"id": instrument_id, "start": window.start, "end": window.end}).fetchall():
+    asked = {"id": instrument_id, "start": window.start, "end": window.end, "listeners": sorted(listeners)}
+    for row in connection.execute(query, asked).fetchall():
         hour, ingestor, least, most, percentiles = row
         if hour is None:
             lag = None if most is None else Lag(percentiles[0], percentiles[1], percentiles[2], most)
-        elif ingestor in listeners and not EARLY_SECONDS <= least <= LATE_SECONDS:
+        elif not EARLY_SECONDS <= least <= LATE_SECONDS:
             detail = (
                 f"an event reached {ingestor} {-least:.3f} s before the exchange says it happened"
                 if least < 0

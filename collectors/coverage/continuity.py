@@ -19,7 +19,16 @@ from collectors.datalake import missing_relations
 from collectors.errors import CryptopipError, UsageError
 from collectors.events import CHANNELS
 
-NEEDED = ("instruments", "recording", "connections", "coverage", "coverage_intervals", "digests", *CHANNELS)
+NEEDED = (
+    "instruments",
+    "recording",
+    "connections",
+    "coverage",
+    "coverage_intervals",
+    "digests",
+    "backfills",
+    *CHANNELS,
+)
 
 
 def check_continuity(connection: psycopg.Connection[Any], query: Query) -> list[Continuity]:
@@ -132,6 +141,8 @@ def _continuity(
         is_newest = query.until is None and gap.end == window.end
         told = annotate(gap, before, after, channel, is_newest=is_newest)
         gaps.append(_counted(connection, instrument_id, told, before, after) if channel == "trades" else told)
+    if channel == "trades" and gaps:
+        gaps = _looked_into(connection, instrument_id, gaps)
     troubles = jumps(connection, instrument_id, window, gaps) if channel == "trades" else []
     lag = None
     if query.rates:
@@ -170,6 +181,23 @@ def _counted(
     if ids is None:
         return gap
     return replace(gap, ids_between=ids.count, missing_ids=missing_trades(connection, instrument_id, ids))
+
+
+_BACKFILLS = """
+SELECT lower(gap), upper(gap), state, detail FROM backfills
+WHERE instrument_id = %s AND gap && tstzrange(%s, %s, '[]') ORDER BY changed_at DESC
+"""
+
+
+def _looked_into(connection: psycopg.Connection[Any], instrument_id: int, gaps: list[Gap]) -> list[Gap]:
+    """The gaps with what ``cryptopip backfill`` made of each, or of a longer one that it is what is left of."""
+    rows = connection.execute(_BACKFILLS, [instrument_id, gaps[0].start, gaps[-1].end]).fetchall()
+
+    def told(gap: Gap) -> Gap:
+        found = next((row for row in rows if row[0] <= gap.start and gap.end <= row[1]), None)
+        return gap if found is None else replace(gap, backfill=found[2], backfill_detail=found[3])
+
+    return [told(gap) for gap in gaps]
 
 
 def intervals(ranges: Multirange[datetime]) -> list[Interval]:

@@ -122,5 +122,5 @@ def jumps(
         detail = (
             f"{missing:,} of the {ids.count:,} trades {ids.first} to {ids.last} did not reach {ingestor} or any other"
         )
-        found.append(Trouble("ids_missing", ended_at, started_at, detail))
+        found.append(Trouble("ids_missing", ended_at, started_at, detail, (ids.first, ids.last)))
     return found

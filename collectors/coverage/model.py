@@ -82,10 +82,15 @@ class Gap(Struct, frozen=True):
     kind: Kind = "not_listening"
     ids_between: int | None = None
     missing_ids: int | None = None
+    backfill: Literal["open", "empty", "mended", "out_of_reach"] | None = None
+    """What ``cryptopip backfill`` made of it (table backfills has the states); None where it never looked."""
+    backfill_detail: str = ""
 
     @property
     def is_mended(self) -> bool:
-        """Whether ids prove that the history has all there was."""
+        """Whether ids, or the exchange's own list of trades, prove that the history has all there was."""
+        if self.missing_ids is None:
+            return self.backfill in ("empty", "mended")
         return self.missing_ids == 0
 
     @property
@@ -97,22 +102,26 @@ class Gap(Struct, frozen=True):
     @property
     def mended(self) -> str:
         """Whether it is mended, for a person."""
+        if self.missing_ids is None and self.is_mended:
+            return f"yes, {self.backfill_detail}"
+        reason = f"; {self.backfill_detail}" if self.backfill == "out_of_reach" else ""
         if self.missing_ids is None:
-            return "cannot be told"
+            return f"no{reason}" if reason else "cannot be told"
         if not self.ids_between:
             return "nothing was missed"
         if not self.missing_ids:
             return f"yes, {self.ids_between:,} ids"
-        return f"no, {self.missing_ids:,} of {self.ids_between:,} ids missing"
+        return f"no, {self.missing_ids:,} of {self.ids_between:,} ids missing{reason}"
 
 
 class Trouble(Struct, frozen=True):
-    """Something wrong while somebody was listening; ``detail`` is for a person."""
+    """Something wrong while somebody was listening; ``detail`` is for a person, ``ids`` the first and last in doubt."""
 
     kind: Kind
     start: datetime
     end: datetime
     detail: str
+    ids: tuple[int, int] | None = None
 
 
 class EmptyHour(Struct, frozen=True):

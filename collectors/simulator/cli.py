@@ -41,6 +41,7 @@ def simulate(  # noqa: PLR0917 - typer's way: each parameter is an option
     rate: Annotated[float, typer.Option(min=0, help="Orders per second and symbol.")] = 200.0,
     levels: Annotated[int, typer.Option(min=10, help="Levels a side that each book keeps at least.")] = 3000,
     seed: Annotated[int, typer.Option(help="Seed of the order flow.")] = 1,
+    history: Annotated[int, typer.Option(min=0, help="Trades of a symbol that REST still tells.")] = 100_000,
     control: Annotated[str | None, typer.Option(help="host:port of the HTTP control API; none without.")] = None,
     truth: Annotated[
         Path | None, typer.Option(help="Folder to write the ground truth to; grows without bound.")
@@ -77,6 +78,7 @@ def simulate(  # noqa: PLR0917 - typer's way: each parameter is an option
             rate=rate,
             levels=levels,
             seed=seed,
+            history=history,
             control=parse_address(control, "control") if control else None,
             truth_folder=truth,
             keep_truth=False,

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from aiohttp import WSMsgType, web
 
-from collectors.simulator.engine import BookState
+from collectors.simulator.engine import BookState, TradeEvent
 from collectors.simulator.faults import FRAME_FAULTS, ActiveFault, Applied, Fault, FaultKind, FaultLog
 from collectors.simulator.market import Market
 from collectors.simulator.wire.contract import Call, Handler, Outgoing, Payload, Session, Wire, frame
@@ -32,6 +32,9 @@ class Feed(Protocol):
 
     def snapshot(self, native_id: str, limit: int, listener: str) -> BookState | None:
         """The best ``limit`` levels now; None where there is no such symbol. Noted in the ground truth."""
+
+    def history(self, native_id: str) -> Sequence[TradeEvent]:
+        """The last trades, the oldest first."""
 
     def served(self, state: BookState, listener: str) -> None:
         """A whole book was sent over a socket: note it in the ground truth."""
@@ -326,6 +329,7 @@ class Listener:
             now_ms=time.time_ns() // 1_000_000,
             markets=self._feed.markets(),
             snapshot=lambda native_id, limit: self._feed.snapshot(native_id, limit, self.name),
+            history=self._feed.history,
         )
         body, status = handler(call)
         return web.json_response(body=body, status=status)

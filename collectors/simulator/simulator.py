@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from pathlib import Path
 from types import TracebackType
 
@@ -11,7 +12,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Struct, field
 
-from collectors.simulator.engine import BookState, ChangeEvent, Engine, Event
+from collectors.simulator.engine import BookState, ChangeEvent, Engine, Event, TradeEvent
 from collectors.simulator.faults import Fault, FaultLog
 from collectors.simulator.listener import Listener
 from collectors.simulator.market import Market, market_of
@@ -39,7 +40,8 @@ class Config(Struct, frozen=True):
     ``levels`` are kept a side at least.
 
     First ids come from the clock unless given, so that ids never repeat over restarts. Truth is written to
-    ``truth_folder`` and kept in memory where ``keep_truth``: only for tests, as both grow without bound.
+    ``truth_folder`` and kept in memory where ``keep_truth``: only for tests, as both grow without bound. ``history`` is
+    how many trades of a symbol REST still tells.
     """
 
     exchange: str = "binance"
@@ -54,6 +56,7 @@ class Config(Struct, frozen=True):
     first_update_id: int | None = None
     first_trade_id: int | None = None
     ping_interval: float = 20.0
+    history: int = 100_000
     replay: ReplayConfig | None = None
 
 
@@ -97,6 +100,7 @@ class Simulator:
             )
             for address in config.listeners
         }
+        self._history = {native_id: deque[TradeEvent](maxlen=config.history) for native_id in self.engines}
         self._writer = TruthWriter(config.truth_folder) if config.truth_folder else None
         self._tasks: set[asyncio.Task[None]] = set()
         self._subscribed = asyncio.Event()
@@ -211,6 +215,8 @@ class Simulator:
             self.truth.add(event, sent_ns)
         if self._writer is not None:
             self._writer.add(event, sent_ns)
+        if isinstance(event, TradeEvent):
+            self._history[event.native_id].append(event)
         if not isinstance(event, ChangeEvent):
             frame = self.wire.outgoing(event)
             now = time.monotonic()
@@ -271,6 +277,10 @@ class Simulator:
         state = self.engines[native_id].state(min(limit, self.wire.depth))
         self.served(state, listener, limit)
         return state
+
+    def history(self, native_id: str) -> deque[TradeEvent]:
+        """The last trades, the oldest first; none of a replay."""
+        return self._history.get(native_id, deque())
 
     def served(self, state: BookState, listener: str, limit: int | None = None) -> None:
         """Note in the truth that a client was sent a whole book."""

@@ -210,7 +210,8 @@ channels:
         - The gaps, with C(start), C(end), C(seconds), the last id before (C(last_id_before)), the first one after
           (C(first_id_after)), for each ingestor why its listening ended (C(ended_by)), the C(kind) of trouble, and
           where ids tell, how many the exchange gave out in it (C(ids_between)) and how many of those the history does
-          not have (C(missing_ids)).
+          not have (C(missing_ids)); of trades, what C(cryptopip backfill) made of it (C(backfill), one of V(open),
+          V(empty), V(mended) and V(out_of_reach), or null) and why (C(backfill_detail)).
       type: list
       elements: dict
       sample:
@@ -223,13 +224,17 @@ channels:
           kind: not_listening
           ids_between: 117
           missing_ids: 117
+          backfill: out_of_reach
+          backfill_detail: the exchange tells no trade before id 1000530
     missing:
       description: All stretches, however short, in which recording was meant and nobody was listening.
       type: list
       elements: dict
       sample: [{start: "2026-11-01T12:00:00Z", end: "2026-11-01T12:00:12.250000Z"}]
     troubles:
-      description: What was wrong while somebody was listening, with C(kind), C(start), C(end) and C(detail).
+      description:
+        - What was wrong while somebody was listening, with C(kind), C(start), C(end), C(detail), and of trade ids that
+          are missing the first and the last (C(ids), else null).
       type: list
       elements: dict
       sample:
@@ -237,6 +242,7 @@ channels:
           start: "2026-11-01T14:00:00Z"
           end: "2026-11-01T15:00:00Z"
           detail: 30 rows in an hour, where 976 are usual
+          ids: null
     empty_hours:
       description: The hours without a row, and how many seconds of each are covered.
       type: list

@@ -50,6 +50,11 @@ VALUES
     ('00000000-0000-0000-0000-000000000002', 1, 'ing2/d', 'ing2', 1, 2, 'book_events', '2026-11-01', '2026-11-02',
      NULL, NULL, NULL, NULL, 'heartbeat', 'venue', 3);
 INSERT INTO watermarks (incarnation, stream, batch) VALUES ('00000000-0000-0000-0000-000000000001', 'ing1/b', 9);
+INSERT INTO backfills (instrument_id, gap, after_id, before_id, position, state, rows, detail, started_at, changed_at)
+VALUES (1, '[2026-10-03,2026-10-03 02:00:00+00]', 12, 13, NULL, 'empty', 0, 'trade ids 12 and 13 follow each other',
+    '2026-11-20', '2026-11-20 00:00:00.000001+00'),
+    (1, '[2026-10-31 23:00:00+00,2026-11-01 01:00:00+00]', NULL, 99999999999999999999, 5, 'out_of_reach', 7, 'so',
+    '2026-11-20', '2026-11-20 00:00:00.000001+00');
 INSERT INTO sync_conflicts
     (instrument_id, channel, event_id, refused_hash, time, ingestor, epoch, kept, refused)
 VALUES (1, 'trades', '11', -5, '2026-10-02', 'ing2', 1, '{"price": 1.10, "amount": null}',

@@ -6,6 +6,7 @@ Wire: the exchange's pages "WebSocket Streams for Binance" and "Market Data endp
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import ClassVar
 
 import msgspec
@@ -16,6 +17,8 @@ from collectors.simulator.wire.contract import Answer, Call, Handler, Payload, R
 
 DEPTH_LIMIT = 5000
 """Most levels a side of a depth snapshot: the venue's horizon."""
+MAX_TRADES = 1000
+"""Most trades of a reply."""
 MAX_STREAMS = 1024
 """Most streams a connection may subscribe to."""
 STREAM_KINDS = ("trade", "bookTicker", "depth@100ms")
@@ -85,6 +88,8 @@ class Binance(Wire):
             ("GET", "/api/v3/time"): lambda call: Reply(b'{"serverTime":%d}' % call.now_ms),
             ("GET", "/api/v3/exchangeInfo"): lambda call: Reply(exchange_info(call.markets, call.now_ms)),
             ("GET", "/api/v3/depth"): _depth,
+            ("GET", "/api/v3/trades"): _trades,
+            ("GET", "/api/v3/historicalTrades"): _trades,
         }
 
 
@@ -110,13 +115,41 @@ def _reply(value: dict[str, object]) -> Answer:
     return Answer((msgspec.json.encode(value).decode(),))
 
 
+def _refused(call: Call, numbers: Mapping[str, str]) -> Reply | None:
+    for name, number in numbers.items():
+        if not number.isascii() or not number.isdigit() or (name == "limit" and int(number) < 1):
+            return Reply(error_reply(-1100, f"Illegal parameter {name}: {number}."), 400)
+    if call.query.get("symbol", "") not in {market.native_id for market in call.markets}:
+        return Reply(error_reply(-1121, "Invalid symbol."), 400)
+    return None
+
+
+def _trades(call: Call) -> Reply:
+    """From ``fromId`` on (of historicalTrades), else the newest; the oldest first."""
+    limit, first = call.query.get("limit", "500"), call.query.get("fromId", "0")
+    if refused := _refused(call, {"limit": limit, "fromId": first}):
+        return refused
+    most, known = min(int(limit), MAX_TRADES), call.history(call.query["symbol"])
+    if "fromId" in call.query and call.path.endswith("/historicalTrades"):
+        found = list(islice((trade for trade in known if trade.trade_id >= int(first)), most))
+    else:
+        found = list(known)[-most:]
+    return Reply(("[" + ",".join(map(trade_reply, found)) + "]").encode())
+
+
+def trade_reply(trade: TradeEvent) -> str:
+    """A trade as REST tells it."""
+    return (
+        f'{{"id":{trade.trade_id},"price":"{trade.price}","qty":"{trade.amount}",'
+        f'"time":{trade.time},"isBuyerMaker":{"false" if trade.is_buy else "true"},"isBestMatch":true}}'
+    )
+
+
 def _depth(call: Call) -> Reply:
     limit = call.query.get("limit", "100")
-    if not limit.isascii() or not limit.isdigit() or int(limit) < 1:
-        return Reply(error_reply(-1100, f"Illegal parameter limit: {limit}."), 400)
-    symbol = call.query.get("symbol", "")
-    if symbol not in {market.native_id for market in call.markets}:
-        return Reply(error_reply(-1121, "Invalid symbol."), 400)
+    if refused := _refused(call, {"limit": limit}):
+        return refused
+    symbol = call.query["symbol"]
     state = call.snapshot(symbol, min(int(limit), DEPTH_LIMIT))
     if state is None:
         return Reply(error_reply(-1000, "No book yet."), 503)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import ClassVar, Literal, NamedTuple
@@ -38,7 +38,10 @@ class Session(Struct):
 
 
 class Call(NamedTuple):
-    """A REST request: ``base`` is the address it came to, ``snapshot`` the book's best levels, noted in the truth."""
+    """A REST request: ``base`` is the address it came to, ``snapshot`` the book's best levels, noted in the truth.
+
+    ``history`` are the last trades of a market, the oldest first, with as many as the exchange still tells.
+    """
 
     path: str
     query: Mapping[str, str]
@@ -46,6 +49,7 @@ class Call(NamedTuple):
     now_ms: int
     markets: list[Market]
     snapshot: Callable[[str, int], BookState | None]
+    history: Callable[[str], Sequence[TradeEvent]]
 
 
 class Reply(NamedTuple):

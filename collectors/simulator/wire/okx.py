@@ -7,6 +7,7 @@ The engine's update ids serve as ``seqId``; ``prevSeqId`` is the ``seqId`` of th
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 from typing import ClassVar
 
 import msgspec
@@ -16,6 +17,8 @@ from collectors.simulator.market import Market
 from collectors.simulator.wire.contract import Answer, Call, Handler, Payload, Reply, Session, Wire, json_pairs
 
 _TAIL = ',"0","1"'
+MAX_TRADES = 100
+"""Most trades of a reply."""
 CHANNELS = ("trades-all", "bbo-tbt", "books")
 
 
@@ -128,6 +131,7 @@ class Okx(Wire):
                 b'{"code":"0","msg":"","data":[{"ts":"%d"}]}' % call.now_ms
             ),
             ("GET", "/api/v5/public/instruments"): _instruments,
+            ("GET", "/api/v5/market/history-trades"): _history,
         }
 
 
@@ -149,6 +153,30 @@ def _book(  # noqa: PLR0917
 
 def _error(code: str, text: str) -> str:
     return msgspec.json.encode({"event": "error", "code": code, "msg": text, "connId": "a4d3ae55"}).decode()
+
+
+def _history(call: Call) -> Reply:
+    """The trades before the id ``after``, the newest first."""
+    native_id, limit, after = (call.query.get(name) for name in ("instId", "limit", "after"))
+    if native_id not in {market.native_id for market in call.markets}:
+        return Reply(b'{"code":"51001","data":[],"msg":"Instrument ID does not exist"}')
+    if not (limit or "1").isdigit() or not (after or "1").isdigit():
+        return Reply(b'{"code":"51000","data":[],"msg":"Parameter limit or after error"}')
+    known = call.history(native_id)
+    older = (trade for trade in reversed(known) if not after or trade.trade_id < int(after))
+    data = [
+        {
+            "instId": native_id,
+            "side": "buy" if trade.is_buy else "sell",
+            "sz": trade.amount,
+            "source": "0",
+            "px": trade.price,
+            "tradeId": str(trade.trade_id),
+            "ts": str(trade.time),
+        }
+        for trade in islice(older, min(int(limit or MAX_TRADES), MAX_TRADES))
+    ]
+    return Reply(msgspec.json.encode({"code": "0", "msg": "", "data": data}))
 
 
 def _instruments(call: Call) -> Reply:

@@ -100,6 +100,7 @@ class Fleet:
         levels: int = 3000,
         seed: int = 1,
         exchange: str = "binance",
+        history: int = 100_000,
     ) -> None:
         self.wire = wire(exchange)
         self.decoder = decoder(exchange)
@@ -114,7 +115,16 @@ class Fleet:
             channel for channel in self.channels if self.decoder.streams[channel].identity is not Identity.EPOCH
         )
         """Those whose events are the same whichever connection received them."""
-        self.exchange = Exchange(folder, names, symbols=symbols, rate=rate, levels=levels, seed=seed, exchange=exchange)
+        self.exchange = Exchange(
+            folder,
+            names,
+            symbols=symbols,
+            rate=rate,
+            levels=levels,
+            seed=seed,
+            exchange=exchange,
+            history=history,
+        )
         universe = folder / "universe.yml"
         entries = json.dumps({"version": 1, "instruments": [self._instrument(symbol) for symbol in symbols]})
         universe.write_text(entries.replace('"2017-08-17T04:00:00Z"', "2017-08-17T04:00:00Z"))  # a time only unquoted
@@ -126,6 +136,7 @@ class Fleet:
             json.dumps(
                 {
                     "universe": str(universe),
+                    "exchanges": {exchange: {"rest": self.exchange.rest(names[0]), "ws": None}},
                     "sync": {
                         "datalake": datalake_dsn,
                         "sources": [{"ingestor": one.name, "database": one.dsn} for one in self.ingestors],

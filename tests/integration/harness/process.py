@@ -101,11 +101,13 @@ class Exchange:
         levels: int,
         seed: int,
         exchange: str = "binance",
+        history: int = 100_000,
     ) -> None:
         self.name = exchange
         self.truth_folder = folder / "truth"
         arguments = ["simulate", "--exchange", exchange, "--control", "127.0.0.1:0", "--truth", str(self.truth_folder)]
         arguments += ["--rate", str(rate), "--levels", str(levels), "--seed", str(seed)]
+        arguments += ["--history", str(history)]
         for symbol in symbols:
             arguments += ["--symbol", symbol]
         for name in listeners:
