@@ -21,6 +21,8 @@ options:
   source:
     description:
       - Path of the dump on the managed host, a file or a folder. Its first bytes tell what it is, not its name.
+      - Or the folder of one that M(cryptopip.marketdata.logical_backup) made. Its manifest says which bytes and rows to
+        expect, also where the path of the dump inside is given.
       - Or a URL (http, https) or an rclone remote (C(gdrive:backups/datalake.dump)) of a file. It is fetched into
         O(work_path), going on where an earlier run broke off, and removed once it is restored. It needs a O(checksum).
       - Required with O(state=present).
@@ -119,6 +121,7 @@ notes:
   - The error C(tried calling catalog_get when extension isn't loaded) cannot come up. The extension is made in the
     dump's version and told of the restore before anything is loaded.
 seealso:
+  - module: cryptopip.marketdata.logical_backup
   - module: cryptopip.marketdata.schema_migration
 author:
   - The CRYPTOPIP developers (@cryptopip)
@@ -195,7 +198,9 @@ validated:
     chunks: {description: Chunks., type: int}
     test_inserts: {description: Hypertables that took a test insert, which was rolled back., type: int}
 rows_checked_against:
-  description: Where the expected rows come from; V(copy), counted in the COPY data of the dump.
+  description:
+    - Where the expected rows come from. V(manifest), counted by M(cryptopip.marketdata.logical_backup) in the snapshot
+      that the dump is of, and found again in its COPY data; or V(copy), counted in that alone.
   returned: when a restore was planned
   type: str
 estimated_s:
@@ -226,11 +231,8 @@ done:
 """
 
 import contextlib
-import fcntl
 import os
 import signal
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -250,6 +252,7 @@ from ansible_collections.cryptopip.marketdata.plugins.module_utils.tuned_restore
     remove_fetched,
 )
 from ansible_collections.cryptopip.marketdata.plugins.module_utils.tuned_restore.journal import JournalError
+from ansible_collections.cryptopip.marketdata.plugins.module_utils.tuned_restore.lock import locked
 from ansible_collections.cryptopip.marketdata.plugins.module_utils.tuned_restore.mend import (
     abort,
     mend,
@@ -260,7 +263,6 @@ from ansible_collections.cryptopip.marketdata.plugins.module_utils.tuned_restore
     Plan,
     make_plan,
 )
-from ansible_collections.cryptopip.marketdata.plugins.module_utils.tuned_restore.progress import remove_progress
 from ansible_collections.cryptopip.marketdata.plugins.module_utils.tuned_restore.restore import carry_out
 from ansible_collections.cryptopip.marketdata.plugins.module_utils.tuned_restore.run import (
     RestoreError,
@@ -326,7 +328,7 @@ def plan_facts(run: Run, plan: Plan) -> dict[str, Any]:
         },
         "settings": changes,
         "replaced": kept,
-        "rows_checked_against": "copy",
+        "rows_checked_against": plan.rows_from,
         "estimated_s": max(1, contents.copy_bytes // RATE_B_PER_S),
         "base_backup_required": plan.archive_hole,
         "diff": {"before": before + settings, "after": after + settings},
@@ -390,7 +392,7 @@ def present(run: Run, *, check: bool, scratch: Path) -> dict[str, Any]:
 
 def perform(run: Run, state: str, *, check: bool, scratch: Path) -> dict[str, Any]:
     """Mend what an earlier run has left, then bring the database to its state."""
-    journal = pending_journal(run.wish)
+    journal = pending_journal(run.wish.work)
     mended = None
     hole = False
     if journal is not None:
@@ -411,28 +413,6 @@ def perform(run: Run, state: str, *, check: bool, scratch: Path) -> dict[str, An
         answer = present(run, check=check, scratch=scratch)
         answer["changed"] = answer["changed"] or mended is not None
     return {**answer, "mended": mended, "base_backup_required": hole or answer["base_backup_required"]}
-
-
-@contextlib.contextmanager
-def locked(folder: Path, *, check: bool) -> Iterator[Path]:
-    """One run at a time for a work_path; gives the folder to unpack into. Raises RestoreError where another runs."""
-    if check and not folder.is_dir():
-        with tempfile.TemporaryDirectory(prefix="tuned_restore_") as scratch:
-            yield Path(scratch)
-        return
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RestoreError(
-                f"another restore is at work in {folder}, or a base backup keeps restores out: wait for its end, or "
-                "give each cluster a work_path."
-            ) from error
-        try:
-            yield folder
-        finally:
-            remove_progress(folder)
 
 
 def _interrupted(number: int, _frame: FrameType | None) -> None:

@@ -304,7 +304,8 @@ def test_ansible_shows_how_far_it_is_and_says_the_same_in_check_mode(
     said = ansible(site)
     assert "localhost | CHANGED" in said, said
     assert "lake_restoring: " in said
-    assert " MB on disk of about " in said
+    assert " MB of about " in said
+    assert f" of {CHUNKS + 1} tables, " in said or f" of {CHUNKS + 2} tables, " in said, said
     assert site.fingerprint("lake") == truth
     assert "localhost | SUCCESS" in ansible(site)
     failed = ansible(site, source="/no/where")

@@ -52,6 +52,8 @@ class Site:
     dsn: str
     folder: Path
     defaults: dict[str, Any] = field(default_factory=dict)
+    module: Path = MODULE
+    killer: Path = Path(__file__)
 
     @property
     def work(self) -> Path:
@@ -117,7 +119,7 @@ class Site:
         """The module as a process; ``kill`` is a phase and a victim."""
         arguments = self.arguments(**options)
         process = subprocess.Popen(
-            [sys.executable, *([str(MODULE)] if kill is None else [__file__, *kill])],
+            [sys.executable, *([str(self.module)] if kill is None else [str(self.killer), *kill])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -197,8 +199,8 @@ def fill(site: Site, database: str, *, chunks: int, rows: int) -> None:
         site.query(statement, database)
 
 
-def _kill(victim: str, site: dict[str, Any]) -> None:
-    """End the victim for real, without warning."""
+def kill(victim: str, site: dict[str, Any], tool: str = "restore") -> None:
+    """End the victim for real, without warning; ``tool`` is what its one-shot container is for."""
     container = site["container"]
     if victim == "module":
         os.kill(os.getpid(), signal.SIGKILL)
@@ -211,13 +213,21 @@ def _kill(victim: str, site: dict[str, Any]) -> None:
         assert row is not None
         docker("exec", container, "bash", "-c", f"kill -9 {row[0]}")
     else:
-        threading.Thread(target=_kill_tool, args=[f"{container}-restore"], daemon=True).start()
+        threading.Thread(target=_kill_tool, args=[f"{container}-{tool}"], daemon=True).start()
 
 
 def _kill_tool(name: str) -> None:
     for _ in range(2000):
         if docker("kill", name, check=False):
             return
+
+
+def give_again(arguments: str) -> None:
+    """Standard input as it was before it was read."""
+    reader, writer = os.pipe()
+    os.write(writer, arguments.encode())
+    os.close(writer)
+    os.dup2(reader, 0)
 
 
 def main() -> None:
@@ -236,14 +246,11 @@ def main() -> None:
         if phase == at and not killed:
             killed.append(phase)
             print(f"killing {victim} in phase {phase}", file=sys.stderr, flush=True)
-            _kill(victim, site)
+            kill(victim, site)
         return moved
 
     restore.__dict__["enter"] = enter
-    reader, writer = os.pipe()
-    os.write(writer, arguments.encode())
-    os.close(writer)
-    os.dup2(reader, 0)
+    give_again(arguments)
     sys.argv = [str(MODULE)]
     tuned_restore.main()
 

@@ -9,11 +9,20 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-# Runs in a container of the database image: $1 is the dump, $2 its format. One line for what matters, with a letter:
+# Runs in a container of the database image: $1 is the dump, $2 its format, $3 gzip where it is read through that. One
+# line for what matters, with a letter:
 # C and N a table and its rows and bytes, M a row of TimescaleDB's metadata, S a statement, E the dump's last line.
 INSPECT = r"""
 set -euo pipefail
-if [[ $2 == plain ]]; then cat -- "$1"; else pg_restore --file=- "$1"; fi | LC_ALL=C awk '
+sql() {
+    case $2-$3 in
+    plain-gzip) gzip --decompress --stdout -- "$1" ;;
+    *-gzip) gzip --decompress --stdout -- "$1" | pg_restore --file=- ;;
+    plain-*) cat -- "$1" ;;
+    *) pg_restore --file=- "$1" ;;
+    esac
+}
+sql "$@" | LC_ALL=C awk '
 copying && $0 == "\\." { printf "N\t%.0f\t%.0f\n", rows, bytes; copying = 0; next }
 copying { rows++; bytes += length($0) + 1; if (metadata) print "M\t" $0; next }
 /^COPY .* FROM stdin;$/ {

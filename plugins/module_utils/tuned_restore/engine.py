@@ -81,8 +81,11 @@ def run_once(
     *,
     mounts: Mapping[Path, str],
     environment: Mapping[str, str] | None = None,
+    writable: Mapping[Path, str] | None = None,
 ) -> Finished:
     """Run a program in a container of its own until it ends; ``mounts``: host path -> path inside, read-only.
+
+    ``writable``: likewise, of folders that root owns: it may write there, and into nothing else.
 
     The engine runs it, not this process: killed, it leaves a container of a known name, which ``end`` removes.
     Values of ``environment`` go through this process's own, never through an argument list.
@@ -93,8 +96,9 @@ def run_once(
     arguments += ["--user", "0:0", "--cap-drop", "ALL", "--cap-add", "DAC_READ_SEARCH"]
     arguments += ["--network", "host" if environment else "none"]
     for source, target in mounts.items():
-        quoted = str(source).replace('"', '""')
-        arguments += ["--mount", f'type=bind,"source={quoted}",target={target},readonly']
+        arguments += ["--mount", f"{_bind(source, target)},readonly"]
+    for source, target in (writable or {}).items():
+        arguments += ["--mount", _bind(source, target)]
     for variable in environment or {}:
         arguments += ["--env", variable]
     end(name)
@@ -105,6 +109,11 @@ def run_once(
         raise EngineError(f"docker container logs {name}: {done.stderr.strip()}")
     end(name)
     return Finished(code, done.stdout, done.stderr)
+
+
+def _bind(source: Path, target: str) -> str:
+    quoted = str(source).replace('"', '""')
+    return f'type=bind,"source={quoted}",target={target}'
 
 
 def free_bytes(name: str, folder: str) -> tuple[int, str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from . import engine, server
 from .journal import Journal, Phase, enter, read_journal, remove_journal, this_boot
 from .restore import swap, take_back
-from .run import Run, StuckError, Wish
+from .run import Run, StuckError
 
 
 def mend(run: Run, journal: Journal) -> str:
@@ -50,14 +52,14 @@ def mend(run: Run, journal: Journal) -> str:
     )
 
 
-def pending_journal(wish: Wish) -> Journal | None:
+def pending_journal(work: Path) -> Journal | None:
     """The journal of a restore that was interrupted, None where there is none."""
-    return read_journal(wish.work) if wish.work.is_dir() else None
+    return read_journal(work) if work.is_dir() else None
 
 
 def abort(run: Run) -> str:
     """After a failure: back to where the run began. Returns what was done; raises where that fails too."""
-    journal = pending_journal(run.wish)
+    journal = pending_journal(run.wish.work)
     if journal is None:
         engine.end(run.wish.helper)
         return "Nothing was changed."

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..dump_manifest import row_problems
 from . import engine, server
 from .dump import (
     INSPECT,
@@ -52,6 +54,16 @@ class Plan:
     archive_hole: bool
 
     @property
+    def rows(self) -> Mapping[str, int]:
+        """Rows that each table must have afterwards: as counted when the dump was made, else as its COPY data has."""
+        return self.contents.rows if self.source.manifest is None else self.source.manifest.rows
+
+    @property
+    def rows_from(self) -> str:
+        """Where ``rows`` comes from."""
+        return "copy" if self.source.manifest is None else "manifest"
+
+    @property
     def has_timescaledb(self) -> bool:
         """Whether the dump holds the extension."""
         return self.contents.timescaledb is not None
@@ -81,6 +93,10 @@ def make_plan(run: Run, connection: Database, source: Source, usable: Path) -> P
         )
     with run.timed("inspect"):
         contents = inspect_dump(run, source, usable)
+    if source.manifest is not None and (wrong := row_problems(source.manifest.rows, contents.rows)):
+        raise DumpError(
+            f"{source.path} does not hold the rows that its manifest tells of: {'; '.join(wrong[:5])}: take another."
+        )
     check_versions(contents, server.available_extensions(connection))
     check_roles(contents, server.roles(connection))
     owner = wish.owner or server.owner_of(connection, wish.database) or str(run.options["login_user"])
@@ -113,7 +129,7 @@ def inspect_dump(run: Run, source: Source, usable: Path) -> Contents:
         if listed.code != 0:
             raise DumpError(f"{source.path}: pg_restore --list: {listed.explain()}: fetch or make the dump again.")
         check_contents_list(listed.stdout)
-    read = run.tool(["bash", "-c", INSPECT, "inspect", engine.DUMP, source.format], usable)
+    read = run.tool(["bash", "-c", INSPECT, "inspect", engine.DUMP, source.format, "none"], usable)
     if read.code != 0:
         raise DumpError(f"{source.path} cannot be read to its end: {read.explain()}: fetch or make the dump again.")
     return read_contents(read.stdout)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +26,13 @@ if TYPE_CHECKING:
     Database = Connection[tuple[Any, ...]]
 
 
-def carry_out(run: Run, connection: Database, plan: Plan, usable: Path) -> Validated:
-    """The restore itself, until the database is whole and on disk under its working name, and the settings are back."""
+def carry_out(
+    run: Run, connection: Database, plan: Plan, usable: Path, *, only_check: Callable[[Database], None] | None = None
+) -> Validated:
+    """The restore itself: whole and on disk under its working name, the settings back, and then in its place.
+
+    With ``only_check``, which may look at it further, the database is dropped in the end and takes nobody's place.
+    """
     wish = run.wish
     journal = Journal(
         system_identifier=server.system_identifier(connection),
@@ -63,6 +68,7 @@ def carry_out(run: Run, connection: Database, plan: Plan, usable: Path) -> Valid
             wish.restoring,
             phase.value,
             expected=int(plan.contents.copy_bytes * DISK_FACTOR),
+            tables=[table for table, rows in plan.contents.rows.items() if rows],
             begun=begun,
         )
         with run.timed(phase.value), telling:
@@ -74,9 +80,15 @@ def carry_out(run: Run, connection: Database, plan: Plan, usable: Path) -> Valid
         finish_timescaledb(run, plan)
     journal = enter(wish.work, journal, Phase.VALIDATING)
     with run.timed("validate"), server.open_session(run.options, wish.restoring, read_only=False) as restored:
-        validated = validate(restored, plan.contents.rows, has_timescaledb=plan.has_timescaledb)
+        validated = validate(restored, plan.rows, has_timescaledb=plan.has_timescaledb)
+        if only_check:
+            only_check(restored)
     with run.timed("revert"):
         journal, connection = take_back(run, connection, journal)
+    if only_check:
+        server.drop_database(connection, wish.restoring)
+        remove_journal(wish.work)
+        return validated
     server.set_marker(connection, wish.restoring, plan.source.sha256)
     journal = enter(wish.work, journal, Phase.SWAPPING)
     with run.timed("swap"):
@@ -149,8 +161,10 @@ def restore_commands(format_: str, jobs: int, database: str, *, has_timescaledb:
     return commands
 
 
-def client_environment(options: Mapping[str, Any], database: str, sessions: Mapping[str, str]) -> dict[str, str]:
-    """libpq's variables for the programs in the one-shot container."""
+def client_environment(
+    options: Mapping[str, Any], database: str, sessions: Mapping[str, str], *, name: str = server.SESSION
+) -> dict[str, str]:
+    """libpq's variables for the programs in the one-shot container; ``name`` is that of their sessions."""
     # Without the interval a server goes on with the statement of a client that was killed.
     settings = {"client_connection_check_interval": "1s", **sessions}
     given = {
@@ -161,7 +175,7 @@ def client_environment(options: Mapping[str, Any], database: str, sessions: Mapp
         "PGSSLMODE": options.get("ssl_mode"),
         "PGSSLROOTCERT": options.get("ca_cert"),
         "PGDATABASE": database,
-        "PGAPPNAME": server.SESSION,
+        "PGAPPNAME": name,
         "PGOPTIONS": " ".join(f"-c {name}={_escaped(value)}" for name, value in settings.items()),
     }
     return {name: str(value) for name, value in given.items() if value is not None}

@@ -89,10 +89,11 @@ class Run:
         """A program of the database image over the dump."""
         mounts = {usable: engine.DUMP}
         if environment:
-            mounts |= {Path(path): path for path in _paths_of(environment)}
+            mounts |= {Path(path): path for path in paths_of(environment)}
         return engine.run_once(self.wish.helper, self.container.image, command, mounts=mounts, environment=environment)
 
 
-def _paths_of(environment: Mapping[str, str]) -> list[str]:
+def paths_of(environment: Mapping[str, str]) -> list[str]:
+    """Paths of the host that the programs need to reach the server."""
     candidates = (environment.get("PGHOST", ""), environment.get("PGSSLROOTCERT", ""))
     return [path for path in candidates if path.startswith("/")]

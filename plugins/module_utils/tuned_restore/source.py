@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import hashlib
 import os
 import shutil
 import subprocess
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
+from ..dump_manifest import Manifest, ManifestError, checksum_of, checksum_of_lines, file_problems, manifest_of
 from .dump import DumpError
 
 BLOCK = 1 << 20
@@ -26,17 +26,39 @@ _HTML = (b"<!doctype html", b"<html", b"<!doctype>")
 
 @dataclass(frozen=True)
 class Source:
-    """A dump: ``compression`` is none, gzip or zstd around it; ``size`` and ``sha256`` are of what lies at ``path``."""
+    """A dump: ``compression`` is none, gzip or zstd around it; ``size`` and ``sha256`` are of what lies at ``path``.
+
+    ``manifest`` is that of ``logical_backup`` beside it, None where there is none.
+    """
 
     path: Path
     format: str
     compression: str
     size: int
     sha256: str
+    manifest: Manifest | None = None
 
 
 def describe_source(path: Path) -> Source:
-    """What lies there; reads all of it for the checksum. Raises DumpError where it is no dump."""
+    """What lies there, a dump or the folder of one with its manifest; reads all of it for the checksum.
+
+    Raises DumpError where it is no dump, or not what its manifest tells of.
+    """
+    try:
+        dump, manifest = manifest_of(path)
+    except ManifestError as error:
+        raise DumpError(str(error)) from error
+    source = _describe(dump)
+    if manifest is not None and source.sha256 != manifest.sha256:
+        problems = file_problems(dump.parent, manifest.dump_files) or ["files lie there that it does not know"]
+        raise DumpError(
+            f"{dump} is not what its manifest tells of: {'; '.join(problems[:3])}. It is damaged; take another, or "
+            "bring the files back from a copy."
+        )
+    return replace(source, manifest=manifest)
+
+
+def _describe(path: Path) -> Source:
     if not path.exists():
         raise DumpError(f"{path} is not there: expected a dump; check source, it is a path on the managed host.")
     if path.is_dir():
@@ -44,7 +66,8 @@ def describe_source(path: Path) -> Source:
             raise DumpError(f"{path} is a folder without toc.dat: expected one written by pg_dump --format=directory.")
         files = sorted(file for file in path.iterdir() if file.is_file())
         size = sum(file.stat().st_size for file in files)
-        return Source(path, "directory", "none", size, _checksum_of_folder(files))
+        sha256 = checksum_of_lines((file.name, checksum_of(file)) for file in files)
+        return Source(path, "directory", "none", size, sha256)
     try:
         with path.open("rb") as file:
             head = file.read(512)
@@ -53,7 +76,7 @@ def describe_source(path: Path) -> Source:
             with _unpacking(path, compression) as stream:
                 head = stream.read(512)
         format_ = recognise(head, path)
-        return Source(path, format_, compression, path.stat().st_size, _checksum(path))
+        return Source(path, format_, compression, path.stat().st_size, checksum_of(path))
     except OSError as error:
         raise DumpError(f"{path} cannot be read: {error}") from error
 
@@ -146,17 +169,6 @@ def _zstd(path: Path) -> Iterator[IO[bytes]]:
         said = process.stderr.read().decode(errors="replace").strip()
         if process.wait() != 0 and read_all:
             raise DumpError(f"{path} is truncated or damaged ({said}): fetch or make it again.")
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _checksum_of_folder(files: list[Path]) -> str:
-    """SHA-256 over the lines that sha256sum prints for the files, sorted by name."""
-    lines = "".join(f"{_checksum(file)}  {file.name}\n" for file in files)
-    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def is_below(path: Path, folder: Path) -> bool:

@@ -16,11 +16,12 @@ GB = 1 << 30
 
 
 def test_progress_tells_rate_and_rest() -> None:
-    assert progress_line("x", "data", 1 * GB, 4 * GB, 10) == (
-        "x: data, 1024 MB on disk of about 4096 MB, 102 MB/s, about 30 s left"
+    assert progress_line("x: data", (1 * GB, 4 * GB), (3, 7), 10) == (
+        "x: data, 1024 MB of about 4096 MB, 3 of 7 tables, 102 MB/s, about 30 s left"
     )
-    assert progress_line("x", "data", 5 * GB, 4 * GB, 10).endswith("about 0 s left")
-    assert progress_line("x", "pre-data", 0, 4 * GB, 0) == "x: pre-data, 0 MB on disk of about 4096 MB"
+    assert progress_line("x: data", (5 * GB, 4 * GB), (7, 7), 10).endswith("about 0 s left")
+    assert progress_line("x: pre-data", (0, 4 * GB), (0, 0), 0) == "x: pre-data, 0 MB of about 4096 MB"
+    assert progress_line("x: dumping", (1 * GB, 0), (0, 0), 10) == "x: dumping, 1024 MB, 102 MB/s"
 
 
 def test_the_catalog_is_loaded_by_one_job_before_the_data_and_never_with_it() -> None:

@@ -1,0 +1,1 @@
+"""How ``logical_backup`` makes dumps that are whole, and keeps knowing that they are."""
