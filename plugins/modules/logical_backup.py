@@ -82,7 +82,8 @@ options:
     default: cryptopip-timescaledb
   work_path:
     description:
-      - The folder that M(cryptopip.marketdata.tuned_restore) works in. One dump or restore at a time is at work there.
+      - The folder that M(cryptopip.marketdata.tuned_restore) works in. One dump or restore at a time is at work there;
+        base backups do not mind dumps.
     type: path
     default: /var/lib/cryptopip/restore
 extends_documentation_fragment: [cryptopip.marketdata.postgres]
@@ -223,7 +224,7 @@ from ansible_collections.cryptopip.marketdata.plugins.module_utils.postgres impo
 from ansible_collections.cryptopip.marketdata.plugins.module_utils.tuned_restore import engine, server
 from ansible_collections.cryptopip.marketdata.plugins.module_utils.tuned_restore.dump import DumpError
 from ansible_collections.cryptopip.marketdata.plugins.module_utils.tuned_restore.journal import JournalError
-from ansible_collections.cryptopip.marketdata.plugins.module_utils.tuned_restore.lock import locked
+from ansible_collections.cryptopip.marketdata.plugins.module_utils.tuned_restore.lock import dumping
 from ansible_collections.cryptopip.marketdata.plugins.module_utils.tuned_restore.run import RestoreError
 from ansible_collections.cryptopip.marketdata.plugins.module_utils.tuned_restore.settings import SettingsError
 from ansible_collections.cryptopip.marketdata.plugins.module_utils.tuned_restore.validate import ValidationError
@@ -313,7 +314,7 @@ def main() -> None:
         if options["state"] == "listed":
             answer = perform(run, "listed", check=check)
         else:
-            with locked(wish.work, check=check) as run.scratch, only_one(wish.path, check=check):
+            with dumping(wish.work, check=check) as run.scratch, only_one(wish.path, check=check):
                 answer = perform(run, options["state"], check=check)
     except ERRORS as error:
         module.fail_json(msg=" ".join(str(error).split()), changed=bool(done), done=done)

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 from ..dump_manifest import Manifest, file_problems, row_problems
 from ..tuned_restore import engine, server
 from ..tuned_restore.dump import INSPECT, DumpError, check_contents_list, read_contents
+from ..tuned_restore.mend import abort
 from ..tuned_restore.plan import make_plan
 from ..tuned_restore.restore import carry_out
+from ..tuned_restore.run import PhaseError
 from ..tuned_restore.run import Run as RestoreRun
 from ..tuned_restore.run import Wish as RestoreWish
 from ..tuned_restore.settings import ENDANGERS_CLUSTER, SEED
@@ -29,6 +31,10 @@ SESSION_ONLY = ("synchronous_commit", "track_counts")
 
 CHECKED = "_dump_check"
 """What the name of a throw-away database ends in, before the restore's own ending."""
+
+
+SERVERS_FAULT = ("connection", "No space left", "the database system is", "out of memory", "out of shared memory")
+"""What a program says that failed for another reason than the dump."""
 
 
 class DamagedError(BackupError):
@@ -75,7 +81,10 @@ def check_contents(run: Run, folder: Path, manifest: Manifest) -> None:
 
 
 def _tool(run: Run, command: list[str], dump: Path) -> engine.Finished:
-    return engine.run_once(run.wish.helper, run.container.image, command, mounts={dump: engine.DUMP})
+    finished = engine.run_once(run.wish.helper, run.container.image, command, mounts={dump: engine.DUMP})
+    if finished.was_killed:
+        raise BackupError(f"verifying {dump}: {finished.explain()}. That says nothing of the dump: run again.")
+    return finished
 
 
 def restore_run(run: Run, database: str, source: Path | None) -> RestoreRun:
@@ -101,7 +110,7 @@ def restore_run(run: Run, database: str, source: Path | None) -> RestoreRun:
 def check_restore(run: Run, dump: Dump) -> Validated:
     """Restore the dump into a database of its own, compare every table, and drop it again.
 
-    Raises DamagedError where what is restored is not the snapshot; what else keeps the restore from being made
+    Raises DamagedError where it cannot be restored or becomes another thing than the snapshot; what else is in the way
     (no room, a server that is gone) comes as it is, and says nothing of the dump.
     """
     manifest = manifest_of(dump)
@@ -124,7 +133,11 @@ def check_restore(run: Run, dump: Dump) -> Validated:
             usable = unpack(source, run.scratch)
             plan = make_plan(restore, connection, source, usable)
             return carry_out(restore, connection, plan, usable, only_check=check)
-        except (DumpError, ValidationError) as error:
-            raise DamagedError(f"{dump.path}: {error}") from error
+        except BaseException as error:
+            taken_back = abort(restore)
+            is_servers = any(sign in str(error) for sign in SERVERS_FAULT)
+            if isinstance(error, ValidationError) or (isinstance(error, PhaseError) and not is_servers):
+                raise DamagedError(f"{dump.path} cannot be restored: {error} {taken_back}") from error
+            raise
         finally:
             remove_unpacked(run.scratch)

@@ -41,10 +41,16 @@ class Finished:
         """Lines of its that tell of an error."""
         return [line for line in self.stderr.splitlines() if "error:" in line.lower() or "FATAL:" in line]
 
+    @property
+    def was_killed(self) -> bool:
+        """Whether somebody, or the kernel, ended it: then it says nothing of what it worked on."""
+        return self.code in {137, 143}
+
     def explain(self) -> str:
         """Its exit code and what it said last, for an error message."""
         said = self.errors or self.stderr.strip().splitlines()
-        return f"exit code {self.code}: {' / '.join(said[:3]) or 'it said nothing'}"
+        how = "killed, " if self.was_killed else ""
+        return f"{how}exit code {self.code}: {' / '.join(said[:3]) or 'it said nothing'}"
 
 
 def inspect(name: str) -> Container:

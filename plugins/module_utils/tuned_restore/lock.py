@@ -1,4 +1,8 @@
-"""One restore or dump at a time for a work path, which stands for a cluster."""
+"""One restore at a time for a work path, which stands for a cluster; dumps keep restores out, and one another.
+
+Base backups keep restores out as well, by a shared lock on the same file; dumps and base backups do not disturb each
+other.
+"""
 
 from __future__ import annotations
 
@@ -11,25 +15,57 @@ from pathlib import Path
 from .progress import remove_progress
 from .run import RestoreError
 
-NAME = "lock"
+NAME, DUMPS = "lock", "dump.lock"
 
 
 @contextlib.contextmanager
 def locked(folder: Path, *, check: bool) -> Iterator[Path]:
-    """Gives the folder to work in, a passing one in check mode where it is not there. Raises RestoreError if taken."""
+    """For a restore: gives the folder to work in, a passing one in check mode where there is none yet.
+
+    Raises RestoreError where another restore is at work, a dump or a base backup.
+    """
+    taken = (
+        f"another restore is at work in {folder}, or a dump or a base backup keeps restores out: wait for its end, or "
+        "give each cluster a work_path."
+    )
+    with _folder(folder, check=check) as work, _flocked(work / NAME, fcntl.LOCK_EX, taken):
+        try:
+            yield work
+        finally:
+            remove_progress(work)
+
+
+@contextlib.contextmanager
+def dumping(folder: Path, *, check: bool) -> Iterator[Path]:
+    """For a dump: likewise. Raises RestoreError where another dump or a restore is at work."""
+    dump = f"another dump is at work in {folder}: wait for its end, or give each cluster a work_path."
+    restore = f"a restore is at work in {folder}: wait for its end."
+    with (
+        _folder(folder, check=check) as work,
+        _flocked(work / DUMPS, fcntl.LOCK_EX, dump),
+        _flocked(work / NAME, fcntl.LOCK_SH, restore),
+    ):
+        try:
+            yield work
+        finally:
+            remove_progress(work)
+
+
+@contextlib.contextmanager
+def _folder(folder: Path, *, check: bool) -> Iterator[Path]:
     if check and not folder.is_dir():
         with tempfile.TemporaryDirectory(prefix="tuned_restore_") as scratch:
             yield Path(scratch)
         return
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (folder / NAME).open("w") as file:
+    yield folder
+
+
+@contextlib.contextmanager
+def _flocked(path: Path, kind: int, otherwise: str) -> Iterator[None]:
+    with path.open("a") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise RestoreError(
-                f"another restore or dump is at work in {folder}: wait for its end, or give each cluster a work_path."
-            ) from error
-        try:
-            yield folder
-        finally:
-            remove_progress(folder)
+            raise RestoreError(otherwise) from error
+        yield

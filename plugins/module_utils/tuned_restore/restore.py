@@ -13,7 +13,7 @@ from .dump import CATALOG_SCHEMAS, Contents
 from .journal import Journal, Phase, enter, remove_journal, this_boot, write_journal
 from .plan import DISK_FACTOR, Plan
 from .progress import shown
-from .run import RestoreError, Run
+from .run import PhaseError, RestoreError, Run
 from .settings import same_value
 from .validate import Validated, validate
 
@@ -74,7 +74,8 @@ def carry_out(
         with run.timed(phase.value), telling:
             finished = run.tool(command, usable, environment)
         if finished.code != 0 or finished.errors:
-            raise RestoreError(f"{phase.value}: {command[0]}: {finished.explain()}.")
+            failure = RestoreError if finished.was_killed else PhaseError
+            raise failure(f"{phase.value}: {command[0]}: {finished.explain()}.")
     journal = enter(wish.work, journal, Phase.FINISHING)
     with run.timed("analyze"):
         finish_timescaledb(run, plan)
