@@ -1,4 +1,4 @@
-"""Runs the module of the same name in the background of the host and shows how far it is; what is quick runs at once."""
+"""Runs the module of the same name in the background of the host and shows how far it is; unless it is quick."""
 
 from __future__ import annotations
 
