@@ -6,7 +6,7 @@ An ingestor::
     journal: /var/lib/cryptopip/journal
     universe: /etc/cryptopip/universe.yml
     database: host=10.0.0.11 dbname=ingestor user=cryptopip_loader sslmode=verify-full passfile=/etc/cryptopip/pgpass
-    exchanges: {binance: {rest: null, ws: null}}    # null: the exchange's own addresses
+    exchanges: {binance: {rest: null, ws: null, lifetime_hours: null}}    # null: the exchange's own
     commit_interval_ms: 150
 
     retention: {days: 14, database: conninfo of the pruner, datalake: conninfo of a reader}    # what `prune` goes by
@@ -44,10 +44,15 @@ class ConfigError(UsageError):
 
 
 class Endpoint(Struct, frozen=True):
-    """Where an exchange is reached; None is the exchange's own address."""
+    """Where an exchange is reached; None is the exchange's own address.
+
+    ``lifetime_hours`` is after how long a connection there is ended by the other side, so that it is replaced before;
+    None: what is known of the exchange.
+    """
 
     rest: str | None = None
     ws: str | None = None
+    lifetime_hours: Annotated[float, Meta(gt=0)] | None = None
 
 
 class Source(Struct, frozen=True):

@@ -11,6 +11,7 @@ quotes       ticker, event_trigger bbo   the connection                timestamp
 book_events  book, depth 1000            the connection; checksum      timestamp (µs); none in old snapshots
 ===========  ==========================  ============================  ====================================
 
+A checksum is of the best ten levels a side: a message that is missing shows when one of its levels comes among them.
 A subscription to trades opens with the last 50, which were sent before: their ids tell. A level that leaves the
 subscribed depth is not deleted by a message: whoever keeps the book cuts it to the depth after each update.
 """

@@ -21,7 +21,8 @@ class Break(Struct, frozen=True):
 class BookChain:
     """The chain of one instrument's updates on one connection.
 
-    A snapshot on the socket starts the chain anew and bridges by itself. One by REST bridges where no update is missing
+    A snapshot on the socket bridges by itself; it starts the chain anew, unless its id lies inside of it: a reply to a
+    request, which newer updates overtook. One by REST bridges where no update is missing
     between it and the chain: the chain's first update is not later than the one that follows the snapshot. It stays
     good until the chain breaks, which only consecutive and previous ids can show. Where every message is a whole book,
     nothing can break. Where updates carry no ids, a REST snapshot asked for after subscribing is taken to bridge.
@@ -39,16 +40,15 @@ class BookChain:
     def update(self, ids: BookIds) -> Break | None:
         """Add a message; the break it shows, if any. One that is not new (a duplicate, a late one) changes nothing."""
         if ids.is_snapshot or self._source == "always":
-            self._first, self._last, self._snapshot, self.is_bridged = ids.last, ids.last or 0, None, True
+            self._whole(ids.last)
             return None
-        if self._source == "socket" and not self.is_bridged:
-            return None  # nothing counts before the whole book
         first, last, previous = ids.first, ids.last, ids.previous
         if last is None:
             return None
         if first is None:
             first = last if previous is None else previous + 1
         broken = None
+        is_begun = self._source != "socket" or self.is_bridged  # nothing breaks before the whole book
         if self._first is None:
             self._first, self._last = first, last
         elif last > self._last or (self._by_previous and previous == self._last):
@@ -58,7 +58,13 @@ class BookChain:
                 self._snapshot, self.is_bridged = None, False
             self._last = last
         self._bridge()
-        return broken
+        return broken if is_begun else None
+
+    def _whole(self, last: int | None) -> None:
+        is_inside = self._is_checked and self._first is not None and last is not None
+        if not (is_inside and (self._first or 0) - 1 <= (last or 0) <= self._last):
+            self._first, self._last = last, last or 0
+        self._snapshot, self.is_bridged = None, True
 
     def _follows(self, first: int, previous: int | None) -> bool:
         if previous is None:

@@ -27,13 +27,15 @@ def record(
     from collectors.record.recorder import Recorder, Settings  # noqa: PLC0415  ccxt takes seconds to import
 
     loaded = load_config(config)
+    endpoint = loaded.endpoint(exchange)
     settings = Settings(
         ingestor=loaded.require_ingestor(),
         journal=loaded.journal,
         exchange=exchange,
-        endpoint=loaded.endpoint(exchange),
+        endpoint=endpoint,
         instruments=load_universe(loaded.universe).instruments,
         commit_interval=loaded.commit_interval_ms / 1000,
+        lifetime=None if endpoint.lifetime_hours is None else endpoint.lifetime_hours * 3600,
     )
 
     async def run() -> None:

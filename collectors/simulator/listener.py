@@ -22,6 +22,8 @@ SLOW_CLIENT_BYTES = 64 << 20
 """A connection this far behind is dropped, as the real exchange drops slow readers."""
 REORDER_WAIT_S = 0.5
 """How long a frame waits for the one that shall overtake it."""
+LATE_BOOK_S = 0.15
+"""How long a whole book is on its way where updates overtake it: longer than from one of them to the next."""
 
 
 class Feed(Protocol):
@@ -159,8 +161,12 @@ class Listener:
         for connection in self.connections:
             if stream in connection.awaiting:
                 connection.awaiting.discard(stream)
-                payload = self._wire.snapshot(state, stream, now_ms, connection.session.flavour)
-                connection.outbox.append(frame(payload))
+                whole = frame(self._wire.snapshot(state, stream, now_ms, connection.session.flavour))
+                if self._wire.answers_late:
+                    due = time.monotonic() + LATE_BOOK_S
+                    heapq.heappush(connection.late, (due, next(self._tickets), whole))
+                else:
+                    connection.outbox.append(whole)
                 self.subscribers.setdefault(stream, set()).add(connection)
                 self._feed.served(state, self.name)
 
@@ -368,6 +374,7 @@ class Listener:
         connection.outbox += map(frame, answer.replies)
         self._unsubscribe(connection, answer.unsubscribe)
         self._subscribe(connection, answer.subscribe)
+        connection.awaiting.update(answer.books)
         connection.write()
 
     def _subscribe(self, connection: Connection, streams: Sequence[str]) -> None:

@@ -201,13 +201,12 @@ class Simulator:
             if event is not None:
                 self._emit(event)
         # Now that all changes are published, whole books fit between the last update and the next.
-        if self.wire.sends_snapshots:
-            for stream, native_id in self._books.items():
-                waiting = [listener for listener in self.listeners.values() if listener.awaits(stream)]
-                if waiting:
-                    state = self.engines[native_id].state(self.wire.depth)
-                    for listener in waiting:
-                        listener.open_books(stream, state, now_ms)
+        for stream, native_id in self._books.items():
+            waiting = [listener for listener in self.listeners.values() if listener.awaits(stream)]
+            if waiting:
+                state = self.engines[native_id].state(self.wire.depth)
+                for listener in waiting:
+                    listener.open_books(stream, state, now_ms)
 
     def _emit(self, event: Event) -> None:
         sent_ns = time.time_ns()

@@ -18,7 +18,7 @@ import pytest
 
 from collectors.digests import Source, Summary, Window, compare
 from tests.conftest import fresh_database
-from tests.integration.harness.compare import assert_books, assert_equal, assert_missing_lies_in_gaps, gaps
+from tests.integration.harness.compare import assert_books, assert_equal, assert_missing_lies_in_gaps, assert_no_gap
 from tests.integration.harness.container import DatabaseServer
 from tests.integration.harness.fleet import CHANNELS, COMMIT_INTERVAL_S, Fleet, query
 from tests.integration.harness.process import Process, until
@@ -33,14 +33,6 @@ START_S = 12.0
 TERMINATE = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND backend_type = 'client backend'
 """
-
-
-def assert_no_gap(fleet: Fleet, since_ns: int, until_ns: int) -> None:
-    with psycopg.connect(fleet.datalake_dsn, client_encoding="UTF8") as connection:
-        for symbol, instrument in fleet.instruments.items():
-            for channel in CHANNELS:
-                found = gaps(connection, instrument, channel, since_ns, until_ns)
-                assert found == [], f"{symbol} {channel}: {found} in {since_ns} to {until_ns}"
 
 
 def test_the_datalake_equals_the_exchange_when_all_is_well(make_fleet: MakeFleet) -> None:

@@ -8,7 +8,17 @@ from collectors.simulator.wire.contract import Wire
 
 __all__ = ["SIMULATED", "Wire", "wire"]
 
-SIMULATED: tuple[str, ...] = ("binance", "bybit", "coinbaseexchange", "deribit", "kraken", "kucoin", "okx")
+SIMULATED: tuple[str, ...] = (
+    "binance",
+    "bybit",
+    "coinbaseexchange",
+    "deribit",
+    "htx",
+    "kraken",
+    "kucoin",
+    "mexc",
+    "okx",
+)
 """ccxt's ids of the exchanges that can be simulated."""
 
 

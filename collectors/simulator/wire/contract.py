@@ -20,11 +20,13 @@ Kind = Literal["trade", "bookTicker", "depth"]
 
 
 class Answer(NamedTuple):
-    """What a client's message leads to: replies, then streams that begin and end."""
+    """What a client's message leads to: replies, streams that begin and end, whole books."""
 
     replies: tuple[Payload, ...] = ()
     subscribe: tuple[str, ...] = ()
     unsubscribe: tuple[str, ...] = ()
+    books: tuple[str, ...] = ()
+    """Book streams whose whole book was asked for."""
 
 
 class Session(Struct):
@@ -121,6 +123,9 @@ class Wire(ABC):
     """Levels a side of a whole book: the exchange's horizon."""
     sends_snapshots: ClassVar[bool] = False
     """Whether a whole book opens a book subscription."""
+
+    answers_late: ClassVar[bool] = False
+    """Whether a whole book that was asked for comes behind updates that are newer."""
 
     def __init__(self) -> None:
         self.book: Callable[[str, int], BookState] = _no_book

@@ -118,7 +118,7 @@ def assert_books(fleet: Fleet, *, since_ns: int, samples: int, seed: int) -> Non
                 horizons = rows[0][5], rows[0][6]
                 wanted_bids = [level for level in bids if ticks(level[0]) >= ticks(horizons[0])]
                 wanted_asks = [level for level in asks if ticks(level[0]) <= ticks(horizons[1])]
-                enough = min(1000, fleet.wire.depth // 2)
+                enough = min(1000, fleet.wire.depth // 2, fleet.levels // 2)
                 assert len(wanted_bids) > enough, "the horizon cuts nearly all"
                 assert len(wanted_asks) > enough, "the horizon cuts nearly all"
                 assert [(row[2], row[3]) for row in rows if row[1] == "bid"] == wanted_bids, f"{symbol} {update_id}"
@@ -162,6 +162,15 @@ def assert_missing_lies_in_gaps(fleet: Fleet, since_ns: int, until_ns: int) -> l
                     assert not inside, f"{symbol} {channel}: {sent.row[0]} is missing inside the coverage {inside}"
                 reports.append(MissingReport(symbol, channel, len(missing), found))
     return reports
+
+
+def assert_no_gap(fleet: Fleet, since_ns: int, until_ns: int) -> None:
+    """Somebody was listening to every symbol and channel all along (ns since 1970)."""
+    with psycopg.connect(fleet.datalake_dsn, client_encoding="UTF8") as connection:
+        for symbol, instrument in fleet.instruments.items():
+            for channel in fleet.channels:
+                found = gaps(connection, instrument, channel, since_ns, until_ns)
+                assert found == [], f"{symbol} {channel}: {found} in {since_ns} to {until_ns}"
 
 
 def gaps(

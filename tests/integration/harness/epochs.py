@@ -14,7 +14,7 @@ from collectors.simulator.engine import Level
 from tests.integration.harness.fleet import Fleet
 from tests.integration.harness.rows import Row, Sent, columns, held_rows, true_rows
 
-IN_FLIGHT_US = 1_000_000
+IN_FLIGHT_US = 2_000_000
 """An event may be on its way, unheard, when the one before it is heard: this long where all share two busy cores."""
 _LEADS = """
 SELECT (extract(epoch FROM lower(stretch)) * 1000000)::bigint, (extract(epoch FROM upper(stretch)) * 1000000)::bigint,

@@ -27,7 +27,16 @@ def query(dsn: str, text: str) -> list[tuple[Any, ...]]:
 class Ingestor:
     """One ingestor: its configuration, its journal, its database, its processes."""
 
-    def __init__(self, name: str, folder: Path, dsn: str, universe: Path, exchange: Exchange) -> None:
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        dsn: str,
+        universe: Path,
+        exchange: Exchange,
+        *,
+        lifetime_hours: float | None,
+    ) -> None:
         self.name = name
         self.venue = exchange.name
         self.folder = folder / name
@@ -38,6 +47,7 @@ class Ingestor:
         self._exchange = exchange
         self._log = folder / f"{name}.log"
         self.recorder: Process | None = None
+        endpoint = {"rest": exchange.rest(name), "ws": exchange.ws(name), "lifetime_hours": lifetime_hours}
         self.config.write_text(
             json.dumps(
                 {
@@ -45,7 +55,7 @@ class Ingestor:
                     "journal": str(self.journal),
                     "universe": str(universe),
                     "database": dsn,
-                    "exchanges": {self.venue: {"rest": exchange.rest(name), "ws": exchange.ws(name)}},
+                    "exchanges": {self.venue: endpoint},
                     "commit_interval_ms": int(COMMIT_INTERVAL_S * 1000),
                 }
             )
@@ -101,6 +111,7 @@ class Fleet:
         seed: int = 1,
         exchange: str = "binance",
         history: int = 100_000,
+        lifetime_hours: float | None = None,
     ) -> None:
         self.wire = wire(exchange)
         self.decoder = decoder(exchange)
@@ -108,6 +119,7 @@ class Fleet:
         names = [f"ing{number}" for number in range(1, len(ingestor_dsns) + 1)]
         self.folder = folder
         self.symbols = symbols
+        self.levels = levels
         self.datalake_dsn = datalake_dsn
         self.instruments = {self.wire.native_id(MARKETS[symbol]): number for number, symbol in enumerate(symbols, 1)}
         """Ids by the exchange's own names, which the truth goes by."""
@@ -129,7 +141,8 @@ class Fleet:
         entries = json.dumps({"version": 1, "instruments": [self._instrument(symbol) for symbol in symbols]})
         universe.write_text(entries.replace('"2017-08-17T04:00:00Z"', "2017-08-17T04:00:00Z"))  # a time only unquoted
         self.ingestors = [
-            Ingestor(name, folder, dsn, universe, self.exchange) for name, dsn in zip(names, ingestor_dsns, strict=True)
+            Ingestor(name, folder, dsn, universe, self.exchange, lifetime_hours=lifetime_hours)
+            for name, dsn in zip(names, ingestor_dsns, strict=True)
         ]
         self.config = folder / "datalake.yml"
         self.config.write_text(

@@ -149,3 +149,25 @@ def test_a_snapshot_by_rest_without_chained_ids_must_hold_an_update_that_was_rec
     assert chain.snapshot(99) is False, "what came between 99 and 100 is unknown"
     assert chain.snapshot(100) is True
     assert BookChain(Proof.NONE, "rest").snapshot(None) is True, "no ids at all: it was asked for after subscribing"
+
+
+def after(previous: int, last: int) -> BookIds:
+    return BookIds("X", None, last, previous)
+
+
+def test_a_whole_book_that_newer_updates_overtook_keeps_the_chain() -> None:
+    chain = BookChain(Proof.PREVIOUS, "socket")
+    assert [chain.update(one) for one in (after(10, 12), after(12, 15), after(15, 19))] == [None] * 3
+    assert not chain.is_bridged
+    chain.update(whole(15))
+    assert chain.is_bridged
+    assert chain.update(after(19, 22)) is None, "19 came before the book, and is not missing"
+    assert chain.update(after(25, 30)) is not None
+
+
+def test_what_is_missing_before_the_whole_book_counts_only_where_that_is_older() -> None:
+    for book, is_broken in ((12, True), (17, False)):
+        chain = BookChain(Proof.PREVIOUS, "socket")
+        assert [chain.update(one) for one in (after(10, 12), after(17, 19))] == [None, None]
+        chain.update(whole(book))
+        assert (chain.update(after(19, 22)) is not None) is is_broken
