@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from html import escape
+from itertools import pairwise
 from pathlib import Path
 
 from collectors.coverage.model import Continuity, Interval
@@ -17,12 +18,14 @@ body{font:14px/1.45 system-ui,"DejaVu Sans",sans-serif;margin:1.5rem;max-width:1
 h1{font-size:1.5rem;margin:0 0 .5rem}h2{font-size:1.1rem;margin:2rem 0 .5rem}p{margin:.3rem 0;max-width:60rem}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 th{font-weight:600;text-align:left;white-space:nowrap;padding:.25rem .6rem}
-td{padding:.25rem .6rem;border-bottom:1px solid #8884;vertical-align:top}td.n,th.n{text-align:right}
+td{padding:.25rem .6rem;border-bottom:1px solid #8884;vertical-align:top;white-space:nowrap}
+td:last-child{white-space:normal;min-width:18rem}.heat td:last-child{min-width:1.9rem}td.n,th.n{text-align:right}
 .heat th,.heat td{padding:.15rem .25rem;font-size:.75rem}.heat thead th{text-align:center;font-weight:400}
 .heat tbody th{position:sticky;left:0;background:Canvas;padding-right:.8rem}
 .heat td{border:1px solid Canvas;text-align:center;min-width:1.9rem}
 .full{background:#cfe3f7;color:#24506f}.high{background:#fdeab8;color:#000}.part{background:#f0a93b;color:#000}
 .none{background:#7a1f1f;color:#fff}.off{color:#888}
+.period{font-size:1.15rem;font-weight:600}
 .key{display:inline-block;padding:0 .5rem;border-radius:.2rem;margin:0 .15rem}"""
 _HIGH = 0.99
 _FEW_ROWS = 31
@@ -38,7 +41,7 @@ def write_report(path: Path, answers: list[Continuity]) -> None:
 
 
 def render(answers: list[Continuity]) -> str:
-    """The page: totals, two heat maps, rates and lag, the gaps with cause and mending, and what else was found."""
+    """The page: totals, two heat maps, the gaps with cause and mending, what else was found, then rates and lag."""
     hours, days = _shares(answers)
     return (
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>Continuity</title>'
@@ -47,10 +50,10 @@ def render(answers: list[Continuity]) -> str:
         + _summary(answers)
         + _heat("Instrument by day", days, sorted({day for row in days.values() for day in row}))
         + _heat("Venue and day by hour", _worth_showing(hours), [f"{hour:02}" for hour in range(24)], of=len(hours))
-        + _rates(answers)
         + _gaps(answers)
         + _troubles(answers)
         + _empty_hours(answers)
+        + _rates(answers)
         + "</body></html>\n"
     )
 
@@ -64,14 +67,35 @@ def _summary(answers: list[Continuity]) -> str:
         if recorded
         else ""
     )
+    length = duration(sum(gap.seconds for gap in gaps))
     return (
-        f"<p>{len(answers):,} channels;{share} {len(gaps):,} gaps of {sum(gap.seconds for gap in gaps):,.3f} s listed,"
+        f"{_period(answers)}<p>{len(answers):,} channels;{share} {len(gaps):,} gaps of {length} listed,"
         f" {sum(gap.is_mended for gap in gaps):,} of them mended; {sum(a.rows for a in answers):,} rows."
         " Times are UTC.</p>"
         '<p>A cell is the share of the time meant that some ingestor was listening: <span class="key full">100</span>'
         f'<span class="key high">{100 * _HIGH:g} and more</span><span class="key part">less</span>'
         '<span class="key none">nobody</span>; - where recording was not meant.</p>'
     )
+
+
+def _period(answers: list[Continuity]) -> str:
+    """From when to when, in large letters: nothing else on the page says it."""
+    spans = [span for answer in answers for span in (*answer.covered, *answer.missing)]
+    if not spans:
+        return ""
+    start, end = min(span.start for span in spans), max(answer.until for answer in answers)
+    return f'<p class="period">{start:%Y-%m-%d %H:%M:%S} to {end:%Y-%m-%d %H:%M:%S}</p>'
+
+
+def duration(seconds: float) -> str:
+    """Two units at most: ``1 d 6 h``, ``5 min 3 s``; below two minutes seconds with their thousandths."""
+    if seconds < 120:
+        return f"{seconds:.3f} s"
+    for (large, size), (small, part) in pairwise((("d", 86400), ("h", 3600), ("min", 60), ("s", 1))):
+        whole, rest = divmod(round(seconds / part), size // part)
+        if whole:
+            return f"{whole:,} {large} {rest} {small}" if rest else f"{whole:,} {large}"
+    raise AssertionError("two minutes are at least one")
 
 
 _Cells = defaultdict[str, defaultdict[str, list[float]]]
@@ -170,7 +194,7 @@ def _rates(answers: list[Continuity]) -> str:
 
 
 def _gaps(answers: list[Continuity]) -> str:
-    columns = ["instrument", "channel", "kind", "from", "to", "seconds", "ended by", "mended"]
+    columns = ["instrument", "channel", "kind", "from", "to", "seconds", "", "ended by", "mended"]
     rows = [
         [
             f"{a.exchange} {a.symbol}",
@@ -179,13 +203,14 @@ def _gaps(answers: list[Continuity]) -> str:
             _moment(gap.start),
             _moment(gap.end),
             f"{gap.seconds:,.3f}",
+            duration(gap.seconds) if gap.seconds >= 120 else "",
             gap.causes,
             gap.mended,
         ]
         for a in answers
         for gap in a.gaps
     ]
-    return _table("Gaps", columns, rows, numbers=[5])
+    return _table("Gaps", columns, rows, numbers=[5], coloured=8)
 
 
 def _troubles(answers: list[Continuity]) -> str:
@@ -220,11 +245,32 @@ def _moment(at: datetime) -> str:
     return f"{at:%Y-%m-%d %H:%M:%S.%f}"[:-3]
 
 
-def _table(title: str, columns: list[str], rows: Iterable[Sequence[str]], *, numbers: Iterable[int] = ()) -> str:
+def _colour(mended: str) -> str:
+    """The class of a cell that says whether a gap is mended."""
+    if mended.startswith(("yes", "nothing")):
+        return "full"
+    return "none" if mended.startswith("no") else ""
+
+
+def _table(
+    title: str,
+    columns: list[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    numbers: Iterable[int] = (),
+    coloured: int | None = None,
+) -> str:
     right = dict.fromkeys(numbers, ' class="n"')
     heads = "".join(f'<th scope="col"{right.get(n, "")}>{escape(column)}</th>' for n, column in enumerate(columns))
     body = "".join(
-        "<tr>" + "".join(f"<td{right.get(n, '')}>{escape(cell)}</td>" for n, cell in enumerate(row)) + "</tr>"
+        "<tr>"
+        + "".join(
+            f'<td class="{_colour(cell)}">{escape(cell)}</td>'
+            if n == coloured
+            else f"<td{right.get(n, '')}>{escape(cell)}</td>"
+            for n, cell in enumerate(row)
+        )
+        + "</tr>"
         for row in rows
     )
     if not body:

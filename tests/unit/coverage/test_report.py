@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from collectors.coverage.model import Continuity, EmptyHour, Gap, Interval, Lag, Trouble
-from collectors.coverage.report import render, write_report
+from collectors.coverage.report import duration, render, write_report
 from collectors.errors import CryptopipError
 
 T = datetime(2026, 11, 1, 22, tzinfo=UTC)
@@ -60,7 +60,7 @@ def test_cells_are_the_shares_of_a_known_gap() -> None:
     span = ["2026-11-01 23:30:00.000", "2026-11-02 00:15:00.000", "2,700.000"]
     gap = ["binance BTC/USDT", "trades", "not listening", *span]
     assert ["binance BTC/USDT", "75", "87.5"] in Page(render([answer()])).rows
-    assert [*gap, "ing1: crash", "cannot be told"] in Page(render([answer()])).rows
+    assert [*gap, "45 min", "ing1: crash", "cannot be told"] in Page(render([answer()])).rows
 
 
 def test_what_is_too_short_to_be_listed_is_missing_all_the_same() -> None:
@@ -108,3 +108,36 @@ def test_the_file_is_whole_or_not_there(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [target]
     with pytest.raises(CryptopipError, match="cannot write the report"):
         write_report(tmp_path / "no" / "report.html", [])
+
+
+def test_the_page_says_of_which_time_it_tells_and_colours_what_is_mended() -> None:
+    text = render([answer()])
+    assert "2026-11-01 22:00:00 to 2026-11-02 02:00:00" in text
+    assert '<td class="">cannot be told</td>' in text
+    (gap,) = answer().gaps
+    for changed, cell in (
+        (replace(gap, ids_between=3, missing_ids=0), '<td class="full">yes, 3 ids</td>'),
+        (replace(gap, ids_between=0, missing_ids=0), '<td class="full">nothing was missed</td>'),
+        (replace(gap, ids_between=3, missing_ids=2), '<td class="none">no, 2 of 3 ids missing</td>'),
+        (replace(gap, backfill="mended", backfill_detail="all told"), '<td class="full">yes, all told</td>'),
+        (replace(gap, backfill="out_of_reach", backfill_detail="too old"), '<td class="none">no; too old</td>'),
+    ):
+        assert cell in render([replace(answer(), gaps=[changed])])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.25, "0.250 s"),
+        (119.9994, "119.999 s"),
+        (120, "2 min"),
+        (303, "5 min 3 s"),
+        (3599.6, "1 h"),
+        (18_000, "5 h"),
+        (86_399, "1 d"),
+        (108_000, "1 d 6 h"),
+        (90_000_000, "1,041 d 16 h"),
+    ],
+)
+def test_durations_are_said_in_two_units(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
