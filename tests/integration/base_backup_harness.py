@@ -14,7 +14,7 @@ import psycopg
 from tests.integration.harness.process import ROOT
 from tests.integration.wale_harness import Pair
 
-MODULE = ROOT / "plugins" / "modules" / "base_backup.py"
+MODULES = ROOT / "plugins" / "modules"
 
 
 class Site:
@@ -51,11 +51,11 @@ class Site:
             **options,
         }
 
-    def start(self, *, check: bool = False, **options: Any) -> subprocess.Popen[str]:
-        """The module as a process."""
+    def start(self, *, module: str = "base_backup", check: bool = False, **options: Any) -> subprocess.Popen[str]:
+        """A module as a process."""
         given = self.arguments(**options) | {"_ansible_check_mode": check, "_ansible_diff": True}
         process = subprocess.Popen(
-            [sys.executable, str(MODULE)],
+            [sys.executable, str(MODULES / f"{module}.py")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

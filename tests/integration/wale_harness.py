@@ -126,9 +126,9 @@ class Pair:
         run("docker", "start", self.wale)
         self.await_sidecar()
 
-    def sql(self, query: str, container: str | None = None) -> str:
+    def sql(self, query: str, container: str | None = None, database: str = "postgres") -> str:
         """The rows of a query, unaligned."""
-        psql = ("psql", "-U", "postgres", "-v", "ON_ERROR_STOP=1", "-Atc", query)
+        psql = ("psql", "-U", "postgres", "-d", database, "-v", "ON_ERROR_STOP=1", "-Atc", query)
         return run("docker", "exec", container or self.db, *psql).stdout.strip()
 
     def sidecar(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:

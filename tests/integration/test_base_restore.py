@@ -1,0 +1,161 @@
+"""Module base_restore with a real server and WAL-E's sidecar, and a datalake that went back and catches up by sync."""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from tests.conftest import fresh_database
+from tests.integration.base_backup_harness import Site
+from tests.integration.harness.process import ROOT
+from tests.integration.test_sync import EVENTS, Lab
+from tests.integration.wale_harness import PGDATA, Pair, run
+
+pytestmark = pytest.mark.database
+CHANNELS = ("trades", "quotes", "book_events")
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    """A server with an empty datalake, and its sidecar."""
+    image = run(str(ROOT / "roles/wale/files/build_image.sh")).stdout.split()[1]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    pair = Pair(tmp_path, port=port)
+    pair.image = image
+    try:
+        pair.up()
+        site = Site(pair, tmp_path)
+        site.make_database("datalake")
+        yield site
+    finally:
+        pair.down()
+
+
+@pytest.fixture
+def lab(site: Site, server_dsn: str) -> Iterator[Lab]:
+    """Two ingestors on a server of their own, whose datalake is the site's."""
+    with ExitStack() as stack:
+        ingestors = {
+            name: stack.enter_context(contextmanager(fresh_database)(server_dsn, "ingestor"))
+            for name in ("ing1", "ing2")
+        }
+        lab = Lab(ingestors, make_conninfo(site.dsn, dbname="datalake"))
+        lab.clear()
+        yield lab
+
+
+def digests(dsn: str) -> list[tuple[Any, ...]]:
+    """What the datalake's own digests say of all there is."""
+    with psycopg.connect(dsn) as connection:
+        return connection.execute("SELECT * FROM digests ORDER BY 1, 2, 3").fetchall()
+
+
+def everything(lab: Lab) -> dict[str, Counter[tuple[Any, ...]]]:
+    """Every row of every channel."""
+    return {channel: lab.rows(channel) for channel in CHANNELS}
+
+
+def promote(site: Site) -> None:
+    """End the recovery: foretold, done, and a second time unchanged."""
+    options: dict[str, Any] = {"module": "base_restore", "state": "promoted", "server": site.pair.db}
+    assert site.ok(**options, check=True)["changed"] is True
+    assert site.pair.sql("select pg_is_in_recovery()") == "t"
+    assert site.ok(**options)["archive_mode"] == "on"
+    assert site.ok(**options)["changed"] is False
+    of_restore = f"select name from pg_file_settings where sourcefile = '{PGDATA}/postgresql.auto.conf'"
+    assert site.pair.sql(of_restore) == ""
+    assert site.pair.shell(f"readlink {PGDATA}/pg_wal").strip() == "/var/lib/postgresql/wal/pg_wal"
+
+
+def test_a_datalake_that_went_back_is_made_whole_again_by_sync(site: Site, lab: Lab, server_dsn: str) -> None:
+    """Ingestors hold everything newer, and the watermarks went back with the rows."""
+    pair = site.pair
+    lab.load("ing1", 1, list(range(20)))
+    lab.load("ing2", 1, list(range(5, 25)))
+    lab.sync()
+    backup = site.ok(state="present", max_age="0s")["backup"]["name"]
+    lab.load("ing1", 2, list(range(20, 30)))
+    lab.sync()  # in the WAL after the backup, before the target
+    with psycopg.connect(lab.datalake, autocommit=True) as connection:
+        (target,) = connection.execute("SELECT clock_timestamp()::text").fetchone() or ("",)
+        then = everything(lab)
+        with psycopg.connect(lab.ingestors["ing2"], autocommit=True) as ingestor:  # one that the universe has no more
+            ingestor.execute(
+                "INSERT INTO instruments (id, exchange, symbol, native_id, kind, base, quote, listed_at) VALUES"
+                " (9, 'binance', 'SOL/USDT', 'SOLUSDT', 'spot', 'SOL', 'USDT', '2020-01-01')"
+            )
+    lab.load("ing2", 2, list(range(25, 40)))
+    lab.load("ing1", 3, list(range(30, EVENTS)))
+    lab.sync()
+    truth, true_digests = everything(lab), digests(lab.datalake)
+    assert truth != then, "nothing is newer than the target: this run proved nothing"
+    pair.archived_segment()
+
+    wish: dict[str, Any] = {"module": "base_restore", "target": target, "server": pair.db, "timeout": 120}
+    assert "is running" in site.fails(**wish)["msg"]
+    assert "is not empty" in site.fails(**wish, stop=True)["msg"]
+    told = site.ok(**wish, stop=True, existing="keep", check=True)
+    assert (told["backup"]["name"], told["target"]["kind"]) == (backup, "time")
+    assert everything(lab) == truth  # foretold, not done
+    done = site.ok(**wish, stop=True, existing="keep")
+    assert (done["changed"], done["is_paused"]) == (True, True)
+    assert everything(lab) == then
+    with psycopg.connect(lab.datalake) as connection, pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+        connection.execute("DELETE FROM trades")
+    archived = pair.shell(f"ls {pair.root}/wal_005").split()
+    assert pair.exists(f"{PGDATA}.{done['kept_as']}/PG_VERSION")
+
+    assert pair.shell(f"ls {pair.root}/wal_005").split() == archived
+    promote(site)
+    assert pair.archived_segment().startswith("00000002")
+
+    report = lab.sync()
+    assert not report.failed
+    assert everything(lab) == truth
+    assert digests(lab.datalake) == true_digests
+    assert pair.sql("select count(*) from instruments where id = 9", database="datalake") == "1"
+    assert lab.sync().inserted == 0
+    with contextmanager(fresh_database)(server_dsn, "datalake") as fresh:
+        other = Lab(lab.ingestors, fresh)
+        other.sync()
+        assert digests(fresh) == true_digests
+    assert site.ok(state="present", max_age="0s")["backup"]["timeline"] == 2
+
+
+def test_what_cannot_be_reached_or_fetched_leaves_no_earlier_state(site: Site) -> None:
+    pair = site.pair
+    backup = site.ok(state="present", max_age="0s", database="")["backup"]
+    pair.archived_segment()
+    wish: dict[str, Any] = {
+        "module": "base_restore",
+        "server": pair.db,
+        "stop": True,
+        "existing": "keep",
+        "timeout": 60,
+    }
+    assert "no backup that is not corrupt ends before" in site.fails(**wish, target="2020-01-01")["msg"]
+    part = pair.shell(f"ls {pair.root}/basebackups_005/{backup['name']}/tar_partitions/*").split()[0]
+    pair.shell(f"cp {part} /var/lib/cryptopip-wale/kept; truncate -s -9 {part}")
+    torn = site.fails(**wish, target="latest")
+    assert "The cluster is where it was, stopped" in torn["msg"]
+    pair.sidecar("mv", "/var/lib/cryptopip-wale/kept", part)
+    assert not pair.shell(
+        "ls -d /var/lib/postgresql/data/pg_data.* /var/lib/postgresql/wal/pg_wal.* 2>/dev/null || true"
+    )
+    run("docker", "start", pair.db)
+    pair.await_server(pair.db)
+    never = site.fails(**wish, target="never_made")
+    assert "recovery ended before configured recovery target was reached" in never["msg"]
+    assert run("docker", "inspect", "--format", "{{.State.Running}}", pair.db).stdout.strip() == "false"
+    done = site.ok(**wish | {"existing": "remove"}, target=backup["name"])
+    assert done["is_paused"] is True
+    assert len(pair.shell("ls -d /var/lib/postgresql/data/pg_data.*").split()) == 1  # that of the try before
