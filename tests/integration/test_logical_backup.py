@@ -266,7 +266,11 @@ def test_a_password_never_shows(site: DumpSite) -> None:
     assert json.loads(out)["made"]
     assert any("pg_dump" in each for each in seen)
     assert not any("sesame" in each for each in seen)
-    assert "sesame" not in (site.dumps / json.loads(out)["made"][0] / "manifest.json").read_text()
+    folder = site.dumps / json.loads(out)["made"][0]
+    assert "sesame" not in (folder / "manifest.json").read_text()
+    restore, keyed = site.restore(), {"source": str(folder), "login_user": "keyed"}
+    assert "refused the connection" in restore.fails(**keyed, login_password="wrong")
+    assert restore.ok(**keyed, login_password="sesame")["changed"]
 
 
 def test_dumps_are_never_put_where_the_server_keeps_its_data(site: DumpSite) -> None:

@@ -322,8 +322,7 @@ def test_twenty_restores_in_a_row_are_whole(site: Site, truth: dict[str, tuple[i
         site.drop(f"lake{turn}")
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("chunks", [1, 1000])
+@pytest.mark.parametrize("chunks", [1, pytest.param(1000, marks=pytest.mark.long)])
 def test_few_and_many_chunks_are_restored(site: Site, chunks: int) -> None:
     fill(site, f"of{chunks}", chunks=chunks, rows=20_000)
     before = site.fingerprint(f"of{chunks}")

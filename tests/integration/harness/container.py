@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
 import psycopg
@@ -15,10 +16,16 @@ from tests.integration.harness.process import ROOT, until
 _IMAGE_FOLDER = ROOT / "roles" / "timescaledb" / "files" / "image"
 
 
-class DatabaseServer:
-    """PostgreSQL as hosts run it, on a free port of this machine; ``dsn`` is a superuser's. ``remove`` ends it."""
+DISK = ("--volume", "/var/lib/postgresql")
 
-    def __init__(self, image: str, folder: Path) -> None:
+
+class DatabaseServer:
+    """PostgreSQL as hosts run it, on a free port of this machine; ``dsn`` is a superuser's. ``remove`` ends it.
+
+    ``storage``: what the engine puts under its data; ``flags``: of the server's command line.
+    """
+
+    def __init__(self, image: str, folder: Path, *, storage: Sequence[str] = DISK, flags: Sequence[str] = ()) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         configuration = folder / "postgresql"
@@ -37,7 +44,7 @@ class DatabaseServer:
         # Under the temporary folders of pytest only root may look, so the files are copied in, not mounted.
         _docker(
             *("create", "--name", self._name, "--label", "cryptopip.test=restart", "--network", "host"),
-            *("--shm-size", "256m", "--volume", "/var/lib/postgresql", image),
+            *("--shm-size", "256m", *storage, image, "postgres", *flags),
         )
         _docker("cp", f"{configuration}/.", f"{self._name}:/etc/cryptopip/postgresql/")
         _docker("start", self._name)
