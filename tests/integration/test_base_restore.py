@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections import Counter
 from collections.abc import Iterator
@@ -35,6 +36,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
         pair.up()
         site = Site(pair, tmp_path)
         site.make_database("datalake")
+        site.make_database("app")
         yield site
     finally:
         pair.down()
@@ -159,3 +161,44 @@ def test_what_cannot_be_reached_or_fetched_leaves_no_earlier_state(site: Site) -
     done = site.ok(**wish | {"existing": "remove"}, target=backup["name"])
     assert done["is_paused"] is True
     assert len(pair.shell("ls -d /var/lib/postgresql/data/pg_data.*").split()) == 1  # that of the try before
+
+
+def drills(site: Site) -> list[tuple[Any, ...]]:
+    """What the drills came to, the oldest first."""
+    with psycopg.connect(site.dsn, dbname="app") as connection:
+        what = "scope, result, cardinality(problems), compared_hours > 0, duration > '0'"
+        return connection.execute(f"SELECT {what} FROM restore_drills ORDER BY id".encode()).fetchall()
+
+
+def test_a_drill_restores_beside_the_server_and_finds_what_differs(site: Site, lab: Lab) -> None:
+    pair = site.pair
+    lab.load("ing1", 1, list(range(EVENTS)))
+    lab.sync()
+    site.ok(state="present", max_age="0s")
+    pair.archived_segment()
+    name = f"cryptopip-test-drill-{pair.id}"
+    wish: dict[str, Any] = {"module": "restore_drill", "server": pair.db, "drill_container": name, "timeout": 120}
+    assert site.ok(**wish, check=True)["changed"] is True
+    assert drills(site) == []
+    good = site.ok(**wish)
+    assert good["problems"] == []
+    with psycopg.connect(lab.datalake) as connection:
+        assert connection.execute("SELECT count(*) FROM digests").fetchone() == (good["compared_hours"],)
+    assert list(good["seconds"]) == ["fetch", "recovery", "amcheck", "digests", "test inserts", "checksums"]
+    assert json.loads(site.command("status", limit_backup_age="1d").stdout)["drill_age_s"] < 120
+    with psycopg.connect(lab.datalake, autocommit=True) as connection:  # as a disk might: nobody's digest knows
+        connection.execute("UPDATE trades SET price = price + 1 WHERE trade_id = '9007'")
+    bad = site.fails(**wish, scope="sample")
+    assert len(bad["problems"]) == 1
+    assert bad["problems"][0].startswith("trades of 2026-11-20: restored ")
+    part = pair.shell(f"ls {pair.root}/basebackups_005/*/tar_partitions/*").split()[0]
+    pair.shell(f"truncate -s -9 {part}")
+    torn = site.fails(**wish, scope="sample")
+    assert "not whole" in torn["problems"][0]
+    assert drills(site) == [
+        ("full", "good", 0, True, True),
+        ("sample", "bad", 1, True, True),
+        ("sample", "bad", 1, False, True),
+    ]
+    assert not pair.exists("/var/lib/postgresql/data/restore_drill")
+    assert not run("docker", "ps", "--all", "--quiet", "--filter", f"name={name}").stdout

@@ -1,7 +1,8 @@
-"""Backups without a control node: ``cryptopip-backup run|status``, for systemd's timers and by hand on the host.
+"""Backups without a control node: ``cryptopip-backup run|status|drill``, for systemd's timers and by hand on the host.
 
 run      takes a base backup where one is due, reads it through, and removes old ones; exit 1 where any of it failed
 status   figures and alarms as JSON, metrics into a file; exit 1 where there is an alarm
+drill    restores the newest backup beside the server and checks it, as JSON; exit 1 where it is not well
 
 It reads /etc/cryptopip/backup.json, which the role backup writes.
 """
@@ -19,6 +20,7 @@ from typing import Any
 
 from ..postgres import PostgresError
 from .alarms import Limits, alarms, metrics_text
+from .drill import Drill, DrillWish
 from .engines import ENGINES
 from .model import BackupError
 from .observe import Observer, write_whole
@@ -26,6 +28,7 @@ from .operate import Operation, Request, told_in
 from .plan import duration
 
 CONFIG = Path("/etc/cryptopip/backup.json")
+DRILL_CONTAINER = "cryptopip-restore-drill"
 ERRORS: tuple[type[Exception], ...] = (BackupError, OSError, PostgresError)
 with contextlib.suppress(ImportError):
     import psycopg
@@ -49,6 +52,10 @@ class Config:
     restore_path: str
     wal_path: str
     metrics_file: str
+    server: str
+    drill_scope: str
+    drill_cpus: float
+    drill_memory_mb: int
     limit_archive_segments: int
     limit_archive_lag: str
     limit_backup_age: str
@@ -140,17 +147,46 @@ def status(config: Config) -> int:
     return int(bool(raised))
 
 
+def drill(config: Config) -> int:
+    """Rehearse a restore."""
+    wish = DrillWish(
+        target="latest",
+        backup=None,
+        scope=config.drill_scope,
+        server=config.server,
+        name=DRILL_CONTAINER,
+        cpus=config.drill_cpus,
+        memory_mb=config.drill_memory_mb,
+        timeout_s=86400,
+        database=config.database,
+        app_database=config.app_database,
+        work=Path(config.work_path),
+        restore_work=Path(config.restore_path),
+        connection=config.connection,
+    )
+    with told_in(wish.work) as tell:
+        try:
+            answer = Drill(wish, ENGINES[config.engine](config.container or None), tell).run(check=False)
+        except ERRORS as error:
+            say(f"no drill was made: {str(error).strip()}")
+            return 1
+    sys.stdout.write(json.dumps(answer) + "\n")
+    for problem in answer["problems"]:
+        say(f"NOT WELL: {problem}")
+    return int(bool(answer["problems"]))
+
+
 def main() -> None:
     """Exit 0 where all is well, 1 where not, 2 for wrong usage."""
     parser = argparse.ArgumentParser(
         prog="cryptopip-backup", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("command", choices=["run", "status"])
+    parser.add_argument("command", choices=["run", "status", "drill"])
     parser.add_argument("--config", type=Path, default=CONFIG, help="(default: %(default)s)")
     arguments = parser.parse_args()
     try:
         config = read_config(arguments.config)
-        code = {"run": run, "status": status}[arguments.command](config)
+        code = {"run": run, "status": status, "drill": drill}[arguments.command](config)
     except BackupError as error:
         say(f"cryptopip-backup: {error}")
         code = 2 if error.code == "usage" else 1
