@@ -12,12 +12,13 @@ import typer
 from collectors.coverage.cli import moment
 from collectors.digests.compare import Difference, Summary, compare
 from collectors.digests.model import Digest, write_digests
-from collectors.digests.source import Source, Window
-from collectors.errors import CryptopipError
+from collectors.digests.source import Source, Window, Workshop
+from collectors.errors import CryptopipError, UsageError
 from collectors.files import replace_file
 
 _SOURCE = (
-    "An exported file, a conninfo (the digests that the datalake keeps), or rows:CONNINFO (computed from its rows)."
+    "An exported file, a conninfo (the digests that the datalake keeps), rows:CONNINFO (computed from its rows),"
+    " archive:FOLDER (computed from its files), or journal:FOLDER:FOLDER (merged; needs --rebuild-into)."
 )
 
 app = typer.Typer(no_args_is_help=True, help="Count and hash per instrument, channel and hour: compare histories.")
@@ -26,6 +27,20 @@ Since = Annotated[str | None, typer.Option(help="From this full hour on, ISO 860
 Until = Annotated[str | None, typer.Option(help="Up to this full hour.")]
 Exchange = Annotated[str | None, typer.Option(help="Only this exchange.")]
 Channel = Annotated[str | None, typer.Option(help="Only this channel.")]
+
+
+RebuildInto = Annotated[
+    str | None, typer.Option(help="For journals: conninfo of a migrated datalake with instruments, else empty.")
+]
+Scratch = Annotated[
+    str | None, typer.Option(help="For journals: conninfo of an empty ingestor database, filled and emptied.")
+]
+
+
+def _workshop(rebuild_into: str | None, scratch: str | None) -> Workshop | None:
+    if (rebuild_into is None) != (scratch is None):
+        raise UsageError("--rebuild-into and --scratch go together: journals are merged from the one into the other")
+    return Workshop(rebuild_into, scratch) if rebuild_into is not None and scratch is not None else None
 
 
 def _window(since: str | None, until: str | None, exchange: str | None, channel: str | None) -> Window:
@@ -41,6 +56,8 @@ def compare_command(
     until: Until = None,
     exchange: Exchange = None,
     channel: Channel = None,
+    rebuild_into: RebuildInto = None,
+    scratch: Scratch = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print a line of JSON for each difference, and a last one with the totals.")
     ] = False,
@@ -56,11 +73,19 @@ def compare_command(
 
     cryptopip digest compare before.jsonl 'host=restored dbname=datalake' --until 2026-11-01
 
+    cryptopip digest compare archive:/var/lib/cryptopip/archive 'service=datalake' --until 2026-11-01
+
+    cryptopip digest compare journal:/srv/ing1:/srv/ing2 'service=datalake' --rebuild-into 'dbname=new'
+    --scratch 'dbname=scratch'
+
+    A restored backup is a datalake: give its conninfo.
+
     Exit codes: 0 equal, 1 different, 2 wrong usage, 3 failure, also where neither side has a row.
     """
     window = _window(since, until, exchange, channel)
     summary = Summary()
-    for difference in compare(Source(a).digests(window), Source(b).digests(window), summary):
+    workshop = _workshop(rebuild_into, scratch)
+    for difference in compare(Source(a, workshop).digests(window), Source(b, workshop).digests(window), summary):
         typer.echo(msgspec.json.encode(difference).decode() if as_json else line_of(difference))
     if not summary.hours:
         raise CryptopipError("neither A nor B has a row in the time asked for: nothing was compared")
@@ -74,19 +99,21 @@ def compare_command(
 
 @app.command("export")
 def export(
-    source: Annotated[str, typer.Argument(help="A conninfo, or rows:CONNINFO to compute them from the rows.")],
+    source: Annotated[str, typer.Argument(help=_SOURCE)],
     file: Annotated[Path | None, typer.Argument(help="Where to; by default the standard output.")] = None,
     *,
     since: Since = None,
     until: Until = None,
     exchange: Exchange = None,
     channel: Channel = None,
+    rebuild_into: RebuildInto = None,
+    scratch: Scratch = None,
 ) -> None:
     """Write digests as lines of JSON, to be compared later.
 
     Example: cryptopip digest export 'service=datalake' before.jsonl --until 2026-11-01
     """
-    digests = Source(source).digests(_window(since, until, exchange, channel))
+    digests = Source(source, _workshop(rebuild_into, scratch)).digests(_window(since, until, exchange, channel))
     if file is None:
         write_digests(digests, sys.stdout.buffer)
         return

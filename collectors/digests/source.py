@@ -1,25 +1,33 @@
-"""Where digests come from: a datalake's table of them, a datalake's rows, a file."""
+"""Where digests come from: a datalake's table of them or its rows, a file, an archive, journals."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import psycopg
+import structlog
 from msgspec import Struct
 from psycopg import sql
 
 from collectors.datalake import missing_relations
+from collectors.digests.archive import digests_of_archive
 from collectors.digests.model import Digest, read_digests
 from collectors.errors import CryptopipError, UsageError
 from collectors.events import CHANNELS, Channel
+from collectors.rebuild import rebuild
 from collectors.sync.channels import ChannelSpec
 from collectors.sync.identities import specs
 
 ROWS = "rows:"
 """In front of a conninfo: compute from the rows themselves instead of trusting the table ``digests``."""
+ARCHIVE = "archive:"
+"""In front of a folder: compute from the files of an archive's months."""
+JOURNAL = "journal:"
+"""In front of folders, separated as in PATH: of what their journals, merged, come to."""
 _NEEDED = ("instruments", "digests", *CHANNELS)
 
 
@@ -50,15 +58,35 @@ class Window(Struct, frozen=True):
         )
 
 
+class Workshop(Struct, frozen=True):
+    """Conninfos of two databases to merge journals in: see ``rebuild``."""
+
+    datalake: str
+    scratch: str
+
+
 class Source(Struct, frozen=True):
-    """One side of a comparison: the path of an exported file, a conninfo, or ``rows:`` and a conninfo."""
+    """One side of a comparison: the path of an exported file, a conninfo, or one of the prefixes and what it is of."""
 
     text: str
+    workshop: Workshop | None = None
 
     def digests(self, window: Window) -> Iterator[Digest]:
         """In the order of ``Digest.key``; one consistent state of a database. Raises CryptopipError."""
         if self.text.startswith(ROWS):
             return _of_database(self.text.removeprefix(ROWS), window, from_rows=True)
+        if self.text.startswith(ARCHIVE):
+            return filter(
+                window.holds,
+                digests_of_archive(
+                    Path(self.text.removeprefix(ARCHIVE)),
+                    since=window.since,
+                    until=window.until,
+                    channel=window.channel,
+                ),
+            )
+        if self.text.startswith(JOURNAL):
+            return _of_journals(self.text.removeprefix(JOURNAL), window, self.workshop)
         if "=" in self.text or "://" in self.text:
             return _of_database(self.text, window, from_rows=False)
         return _of_file(Path(self.text), window)
@@ -68,12 +96,33 @@ def _of_file(path: Path, window: Window) -> Iterator[Digest]:
     if not path.is_file():
         raise UsageError(
             f"{path} is no file; expected one of `cryptopip digest export`, a conninfo as in"
-            f" 'host=db1 dbname=datalake', or {ROWS} and a conninfo"
+            f" 'host=db1 dbname=datalake', {ROWS} and a conninfo, {ARCHIVE} and a folder, or {JOURNAL} and folders"
         )
     with path.open("rb") as file:
         for digest in read_digests(file, str(path)):
             if window.holds(digest):
                 yield digest
+
+
+def _of_journals(paths: str, window: Window, workshop: Workshop | None) -> Iterator[Digest]:
+    if workshop is None:
+        raise UsageError(
+            "journals have digests only once they are merged: give --rebuild-into, a migrated datalake with instruments"
+            " and else empty, and --scratch, an empty ingestor database"
+        )
+    folders = [Path(path) for path in paths.split(os.pathsep)]
+    if missing := [str(path) for path in folders if not path.is_dir()]:
+        raise UsageError(f"{', '.join(missing)}: no such folder, expected one with journals")
+    report = rebuild(folders, workshop.datalake, workshop.scratch)
+    if not report.is_whole:
+        structlog.get_logger().warning(
+            "not every frame of the journals could be merged",
+            parked=report.parked,
+            damages=report.damages,
+            missing=report.missing,
+            conflicts=report.conflicts,
+        )
+    yield from _of_database(workshop.datalake, window, from_rows=False)
 
 
 def _of_database(conninfo: str, window: Window, *, from_rows: bool) -> Iterator[Digest]:

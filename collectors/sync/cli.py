@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -23,8 +24,10 @@ from rich.progress import Progress as Bars
 from collectors.config import DEFAULT_CONFIG, Sync, load_config
 from collectors.coverage.cli import seconds_of
 from collectors.errors import UsageError
+from collectors.metrics import write_metrics
 from collectors.notify import Notifier
 from collectors.sync.errors import SyncError
+from collectors.sync.metrics import metrics_of
 from collectors.sync.run import Progress, SyncReport, sync_once
 from collectors.sync.target import SyncRunningError
 
@@ -36,6 +39,10 @@ def sync(
     config: Annotated[Path, typer.Option(help="Configuration of this host.")] = DEFAULT_CONFIG,
     every: Annotated[str | None, typer.Option(help="Run as a service, a pull every so often: 10s, 1m.")] = None,
     wait: Annotated[bool, typer.Option(help="Where another sync is at work, wait for it instead of leaving.")] = False,
+    metrics: Annotated[
+        Path | None,
+        typer.Option(help="Also write metrics to this file, *.prom, for node_exporter's textfile collector."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Pull what the ingestors have loaded and merge it into the datalake, each event once.
@@ -47,7 +54,7 @@ def sync(
     """
     settings = load_config(config).require_sync()
     if every is not None:
-        raise typer.Exit(serve(settings, _interval(every)))
+        raise typer.Exit(serve(settings, _interval(every), metrics))
     try:
         with _progress() as on_progress:
             report = sync_once(settings, wait=wait, on_progress=on_progress)
@@ -55,6 +62,7 @@ def sync(
         structlog.get_logger().info(str(running))
         raise typer.Exit(EXIT_WHOLE) from running
     _log(report)
+    _tell(report, metrics)
     if as_json:
         json.dump(as_data(report), sys.stdout)
         sys.stdout.write("\n")
@@ -68,7 +76,7 @@ def _interval(text: str) -> float:
     return seconds
 
 
-def serve(settings: Sync, seconds: float) -> int:
+def serve(settings: Sync, seconds: float, metrics: Path | None = None) -> int:
     """Sync again and again, ``seconds`` from start to start, until SIGTERM or SIGINT; returns the exit code.
 
     A datalake that is down is tried again: the service has nothing else to do.
@@ -94,6 +102,7 @@ def serve(settings: Sync, seconds: float) -> int:
             structlog.get_logger().error("sync failed, trying again", error=str(error), seconds=seconds)
         else:
             _log(report)
+            _tell(report, metrics)
             notifier.status(f"{report.pulled} rows pulled, {report.inserted} new, {len(report.failed)} sources failed")
         _rest(stop, notifier, started + seconds)
     notifier.stopping()
@@ -147,6 +156,11 @@ def _progress() -> Iterator[Callable[[Progress], None]]:
             bars.update(task, rate=f"{speed:,.0f} rows/s" if speed else "")
 
         yield show
+
+
+def _tell(report: SyncReport, metrics: Path | None) -> None:
+    if metrics is not None:
+        write_metrics(metrics, metrics_of(report, datetime.now(UTC)))
 
 
 def _log(report: SyncReport) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import closing
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -39,13 +40,17 @@ class Counts(Struct):
 
 
 class SourceReport(Struct):
-    """What was merged from one ingestor; ``error`` is None where all that it had is merged."""
+    """What was merged from one ingestor; ``error`` is None where all that it had is merged.
+
+    ``merged_until`` is the receive time up to which its connections are merged, None where it has none or failed.
+    """
 
     ingestor: str
     channels: dict[Channel, Counts] = field(default_factory=lambda: {spec.name: Counts() for spec in SPECS})
     batches: int = 0
     transactions: int = 0
     error: str | None = None
+    merged_until: datetime | None = None
 
 
 class SyncReport(Struct):
@@ -154,6 +159,7 @@ def _sync_source(
                 done += sum(merged.pulled for merged in counts.values())
                 on_progress(Progress(configured.ingestor, done, max(done, waiting)))
             _retry_supersessions(lake, ingestor, incarnation, stream, peers)
+        report.merged_until = target.merged_until(lake, incarnation)
 
 
 def _replace(

@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -181,6 +182,14 @@ def watermark(connection: psycopg.Connection[Any], incarnation: UUID, stream: St
         "SELECT batch FROM watermarks WHERE incarnation = %s AND stream = %s", [incarnation, stream.key]
     ).fetchone()
     return int(row[0]) if row else 0
+
+
+def merged_until(connection: psycopg.Connection[Any], incarnation: UUID) -> datetime | None:
+    """Receive time up to which the connections of a source are merged; None where it has none."""
+    row = connection.execute(
+        "SELECT max(alive_until) FROM connections WHERE incarnation = %s", [incarnation]
+    ).fetchone()
+    return row[0] if row else None
 
 
 def move_watermark(connection: psycopg.Connection[Any], incarnation: UUID, stream: Stream, batches: BatchRange) -> None:
