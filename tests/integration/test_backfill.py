@@ -51,7 +51,7 @@ def gap(tmp_path: Path, server_dsn: str, datalake_dsn: str, request: pytest.Fixt
 def backfill(fleet: Fleet, *options: str) -> tuple[int, dict[str, Any]]:
     """Run the command; its exit code and answer."""
     command = [sys.executable, "-m", "collectors", "backfill", "--config", str(fleet.config), "--json", *options]
-    ran = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=120, check=False)
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=300, check=False)
     assert ran.stdout, ran.stderr.decode()
     return ran.returncode, json.loads(ran.stdout)
 
@@ -125,7 +125,7 @@ def test_what_nobody_heard_is_told_by_the_exchange_and_the_history_is_the_truth(
     assert backfill(gap, "--check")[1]["changed"] is False
 
 
-@pytest.mark.parametrize("gap", [{"exchange": "okx", "rate": 400.0}], ids=["okx"], indirect=True)
+@pytest.mark.parametrize("gap", [{"exchange": "okx"}], ids=["okx"], indirect=True)
 def test_a_backfill_killed_midway_goes_on_from_there(gap: Fleet) -> None:
     before = missing(gap)
     process = gap.keep(Process(gap.folder / "backfill.log", "backfill", "--config", str(gap.config)))
@@ -157,10 +157,8 @@ def test_a_gap_older_than_what_the_exchange_tells_stays_listed(gap: Fleet) -> No
     assert_derived(gap)
 
 
-def test_an_exchange_that_does_not_answer_is_named_and_nothing_is_called_mended(
-    datalake_dsn: str, tmp_path: Path
-) -> None:
-    """Nobody listens at the address: gaps stay open, and the command fails."""
+def test_a_check_asks_nobody_and_says_why_a_gap_stays(datalake_dsn: str, tmp_path: Path) -> None:
+    """At the exchange's address nobody listens: who asked would fail."""
     with psycopg.connect(datalake_dsn, autocommit=True) as connection:
         connection.execute(
             "INSERT INTO instruments (id, exchange, symbol, native_id, kind, base, quote, listed_at) VALUES"
