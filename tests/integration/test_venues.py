@@ -12,7 +12,7 @@ import pytest
 
 from collectors.decode import Identity, Proof, Stream
 from collectors.simulator.wire import SIMULATED
-from tests.integration.harness.compare import assert_books, assert_equal
+from tests.integration.harness.compare import assert_books, assert_equal, assert_no_gap
 from tests.integration.harness.epochs import (
     assert_books_of_lead,
     assert_epochs,
@@ -21,7 +21,7 @@ from tests.integration.harness.epochs import (
 )
 from tests.integration.harness.fleet import Fleet, Ingestor
 from tests.integration.harness.process import until
-from tests.integration.harness.scenario import SYMBOLS, MakeFleet, missing_on, trade_for
+from tests.integration.harness.scenario import SYMBOLS, MakeFleet, last_moment, missing_on, trade_for
 
 pytestmark = pytest.mark.database
 VENUES = [exchange for exchange in SIMULATED if exchange != "binance"]
@@ -49,6 +49,29 @@ def test_a_run_of_every_fault_leaves_no_trace_in_the_datalake(make_fleet: MakeFl
     faults = fleet.exchange.faults(first.name)
     assert_harmed(fleet, faults, since)
     assert_true(fleet, since, mended)
+
+
+@pytest.mark.parametrize("exchange", ["binance", "kraken", "kucoin"])
+def test_connections_replaced_under_load_miss_nothing_and_double_nothing(make_fleet: MakeFleet, exchange: str) -> None:
+    # Alone, so that no other ingestor makes good what it would miss.
+    fleet = make_fleet(1, exchange=exchange, rate=300, levels=600, lifetime_hours=10 / 3600)
+    only = fleet.ingestors[0]
+    fleet.record()
+    trade_for(3)  # a book is covered from its first bridged snapshot on
+    since = time.time_ns()
+    began = fleet.exchange.acknowledged(only.name)
+
+    def are_all_replaced() -> bool:
+        return all(at > began[stream] for stream, at in fleet.exchange.acknowledged(only.name).items())
+
+    until(are_all_replaced, "successors of all connections")
+    trade_for(4)
+    ended = last_moment()
+    fleet.finish_recording()
+    fleet.load_and_sync()
+    assert only.endings() == {"handover", "shutdown"}
+    assert_no_gap(fleet, since, ended)
+    assert_true(fleet, since, since)
 
 
 def assert_true(fleet: Fleet, since: int, whole_from: int) -> None:

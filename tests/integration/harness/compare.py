@@ -118,7 +118,7 @@ def assert_books(fleet: Fleet, *, since_ns: int, samples: int, seed: int) -> Non
                 horizons = rows[0][5], rows[0][6]
                 wanted_bids = [level for level in bids if ticks(level[0]) >= ticks(horizons[0])]
                 wanted_asks = [level for level in asks if ticks(level[0]) <= ticks(horizons[1])]
-                enough = min(1000, fleet.wire.depth // 2, fleet.levels // 2)
+                enough = min(1000, fleet.wire.depth // 10, fleet.levels // 2)
                 assert len(wanted_bids) > enough, "the horizon cuts nearly all"
                 assert len(wanted_asks) > enough, "the horizon cuts nearly all"
                 assert [(row[2], row[3]) for row in rows if row[1] == "bid"] == wanted_bids, f"{symbol} {update_id}"
