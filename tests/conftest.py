@@ -35,8 +35,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def server_dsn() -> str:
-    """A superuser's conninfo of the test server; bin/test starts one."""
-    return os.environ.get("CRYPTOPIP_TEST_DSN", "host=127.0.0.1 port=55432 user=postgres")
+    """A superuser's conninfo of the test server; bin/test starts one a worker, as roles are of a server."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    return os.environ.get(
+        f"CRYPTOPIP_TEST_DSN_{worker}" if worker else "CRYPTOPIP_TEST_DSN", "host=127.0.0.1 port=55432 user=postgres"
+    )
 
 
 def fresh_database(server_dsn: str, kind: str) -> Iterator[str]:
