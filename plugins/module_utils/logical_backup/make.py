@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from collections.abc import Sequence
@@ -47,11 +48,12 @@ def dump_command(format_: str, jobs: int, snapshot: str) -> list[str]:
 def make(run: Run, database: str, dumps: Sequence[Dump]) -> Dump:
     """A dump of the database, verified and under its final name. Whatever fails leaves none, and nothing of one."""
     wish = run.wish
-    with run.step("snapshot"), exported(run.options, database) as (connection, facts):
-        expected = expected_size(dumps, database, facts.database_bytes)
-        check_space(expected, shutil.disk_usage(wish.path).free, str(wish.path))
-        name = name_of(database, datetime.fromisoformat(facts.taken_at))
-        part = begin(wish.path, name)
+    with contextlib.ExitStack() as held:
+        with run.step("snapshot"):
+            connection, facts = held.enter_context(exported(run.options, database))
+            expected = expected_size(dumps, database, facts.database_bytes)
+            check_space(expected, shutil.disk_usage(wish.path).free, str(wish.path))
+            part = begin(wish.path, name_of(database, datetime.fromisoformat(facts.taken_at)))
         try:
             counted = _dump(run, database, (connection, facts), part, expected)
             connection.execute("ROLLBACK")  # what is left is about files
@@ -73,8 +75,10 @@ def _dump(
     def line() -> str:
         files = [path for path in part.rglob("*") if path.is_file()]
         size = sum(path.stat().st_size for path in files)
-        tables = sum(".dat" in path.name for path in files)  # a file for each table, written when its turn comes
-        return progress_line(f"{database}: dumping", (size, expected), (tables, 0), time.monotonic() - begun)
+        begun_tables = sum(".dat" in path.name for path in files)  # a file for each table, begun when its turn comes
+        tables = facts.tables if run.wish.format == "directory" else 0
+        sizes, done = (size, expected), (min(begun_tables, tables), tables)
+        return progress_line(f"{database}: dumping", sizes, done, time.monotonic() - begun)
 
     with run.step("globals"):
         _run_tool(run, database, ["pg_dumpall", "--globals-only", "--no-password", f"--file={OUT}/{GLOBALS}"], part)

@@ -59,6 +59,7 @@ SELECT min(until) FROM (
 class Facts:
     """What is known at the start, in the snapshot; ``merged_until`` is None for what is no datalake."""
 
+    tables: int
     snapshot: str
     taken_at: str
     system_identifier: str
@@ -106,7 +107,8 @@ def _facts(connection: Database) -> Facts:
         rows = connection.execute("SELECT name FROM public.schema_migrations WHERE state = 'applied' ORDER BY version")
         migrations = tuple(name for (name,) in rows)
     merged = merged_until(connection)
-    return Facts(snapshot, taken_at, system, postgresql, timescaledb, migrations, size, merged)
+    tables = len(connection.execute(_TABLES.encode()).fetchall())
+    return Facts(tables, snapshot, taken_at, system, postgresql, timescaledb, migrations, size, merged)
 
 
 def is_datalake(connection: Database) -> bool:
