@@ -66,10 +66,10 @@ def test_the_manifest_tells_every_partition_and_the_label_is_the_last(pair: Pair
 
 
 KILLED = {
-    "during an upload": killing("engine.adopt_durably", 1, after=False),
-    "between upload and label": killing("engine.write_durably", 2, after=False),
-    "between label and manifest": killing("engine.write_durably", 2, after=True),
-    "between manifest and sentinel": killing("engine.write_durably", 3, after=False),
+    "during an upload": killing("store.adopt_durably", 1, after=False),
+    "between upload and label": killing("store.write_durably", 2, after=False),
+    "between label and manifest": killing("store.write_durably", 2, after=True),
+    "between manifest and sentinel": killing("store.write_durably", 4, after=False),
 }
 
 
@@ -92,15 +92,15 @@ def test_a_killed_push_is_not_listed_and_the_next_one_is(pair: Pair, code: str) 
 
 def test_a_push_killed_after_its_sentinel_is_whole(pair: Pair) -> None:
     before = pair.names()
-    pair.killed_push(killing("engine.write_durably", 3, after=True))
+    pair.killed_push(killing("store.write_durably", 4, after=True))
     (name,) = set(pair.names()) - set(before)
     assert pair.answer("verify", name)["backup"]["verified"] is True
 
 
 REMOVING = {
-    "before the sentinel": killing("retention.remove_durably", 1, after=False),
-    "after the sentinel": killing("retention.remove_durably", 1, after=True),
-    "between partitions and manifest": killing("retention.remove_durably", 2, after=False),
+    "before the sentinel": killing("store.remove_durably", 1, after=False),
+    "after the sentinel": killing("store.remove_durably", 1, after=True),
+    "between partitions and manifest": killing("store.remove_durably", 2, after=False),
     "before the WAL": killing("retention.trim_wal", 1, after=False),
 }
 
@@ -108,7 +108,10 @@ REMOVING = {
 @pytest.mark.parametrize("code", REMOVING.values(), ids=REMOVING)
 def test_a_killed_removal_leaves_nothing_half_listed(pair: Pair, code: str) -> None:
     old, new = pair.push(), pair.push()
-    call = f"module.retain(__import__('pathlib').Path('{pair.root}'), 1, dry_run=False)"
+    call = (
+        "from cryptopip_wale import config, retention, store\n"
+        "retention.retain(store.open_store(config.read_config()), 1, dry_run=False)"
+    )
     done = pair.sidecar(PYTHON, "-c", code + call, check=False)
     assert done.returncode == 137, f"not killed: this run proved nothing: {done.stderr}"
     assert new in pair.names()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.harness.process import ROOT, until
+from tests.integration.s3_harness import S3Service
 from tests.integration.wale_harness import PGDATA, Pair, run
 
 pytestmark = pytest.mark.database
@@ -29,11 +30,23 @@ SPACE = "select oid from pg_tablespace where spcname = 'space'"
 SMALL_PARTITIONS = "from wal_e import tar_partition\ntar_partition.PARTITION_MAX_SZ = 10 << 20"
 
 
+@pytest.fixture(scope="module")
+def service() -> Iterator[S3Service]:
+    """An S3 service."""
+    service = S3Service()
+    try:
+        yield service
+    finally:
+        service.stop()
+
+
 @pytest.fixture
-def pair(tmp_path: Path) -> Iterator[Pair]:
-    """A server and its sidecar, for one test."""
+def pair(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Pair]:
+    """A server and its sidecar, for one test; its parameter says where it stores and whether encrypted."""
     run(str(ROOT / "roles/wale/files/build_image.sh"))
-    pair = Pair(tmp_path)
+    kind = getattr(request, "param", "file")
+    s3 = request.getfixturevalue("service") if "s3" in kind else None
+    pair = Pair(tmp_path, s3=s3, is_encrypted="encrypted" in kind)
     try:
         pair.up()
         pair.sql("create table beats (n int primary key)")
@@ -81,7 +94,12 @@ def whole(pair: Pair, container: str, database: str) -> None:
     run("docker", "exec", container, "pg_amcheck", "-U", "postgres", "--heapallindexed", database)
 
 
-@pytest.mark.parametrize("kind", ["name", "time", "lsn"])
+@pytest.mark.parametrize(
+    ("pair", "kind"),
+    [("file", "name"), ("file, encrypted", "time"), ("s3, encrypted", "lsn")],
+    indirect=["pair"],
+    ids=["by name", "by time, encrypted", "by LSN, on S3, encrypted"],
+)
 def test_recovery_is_exact_to_a_transaction(pair: Pair, kind: str) -> None:
     with load(pair):
         until(lambda: written(pair).keys() == {"1", "2"}, "both writers")
@@ -104,7 +122,7 @@ def test_recovery_is_exact_to_a_transaction(pair: Pair, kind: str) -> None:
         after = written(pair)
         pair.sql("drop table beats")
     pair.archived_segment()
-    partitions = pair.shell(f"ls {pair.root}/basebackups_005/{backup}/tar_partitions").split()
+    partitions = pair.stored(f"basebackups_005/{backup}/tar_partitions")
     assert len(partitions) > 3, "one data partition: this run proved little"
     pair.sidecar("wal-e", "delete", "--confirm", "retain", "1")
 

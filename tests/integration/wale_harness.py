@@ -11,14 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from tests.integration.harness.process import ROOT, until
+from tests.integration.s3_harness import S3Service
 
 IMAGE = os.environ.get("CRYPTOPIP_TEST_IMAGE", "cryptopip-timescaledb:apache")
 SIDECAR = "cryptopip-wale:latest"
 PGDATA = "/var/lib/postgresql/data/pg_data"
 STORE = "/var/lib/cryptopip-wale"
 CONFIG = "/etc/cryptopip/postgresql"
+SECRETS = "/etc/cryptopip/wale"
 HELPER = f"{CONFIG}/cryptopip-wal"
 PYTHON = "/opt/wale/venv/bin/python"
+KEY_ID = "backup@fleet.test"
+_IN_IMAGE = ("docker", "run", "--rm", "--network", "none", "--init", "--tmpfs", "/tmp", "--entrypoint")
+_MAKE_KEY = (
+    "export GNUPGHOME=$(mktemp -d); gpg --batch --quiet --passphrase '' --quick-generate-key "
+    f"{KEY_ID} 2>&1 >&2; gpg --batch --armor --export-secret-keys {KEY_ID}"
+)
 _HARDENED = ("--cap-drop", "ALL", "--read-only", "--tmpfs", "/tmp", "--security-opt")
 
 
@@ -30,10 +38,14 @@ def run(*command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
 
 
 def killing(target: str, nth: int, *, after: bool) -> str:
-    """Python with which a process of the sidecar kills itself, SIGKILL, before or after the nth ``module.function``."""
-    module, function = target.split(".")
+    """Python with which a process of the sidecar kills itself, SIGKILL, before or after the nth ``module.function``.
+
+    ``module.Class.function`` names a method.
+    """
+    module, *owner, function = target.split(".")
     return (
-        f"import os, sys\nfrom cryptopip_wale import {module} as module\nreal, calls = module.{function}, []\n"
+        f"import os, sys\nimport cryptopip_wale.{module}\n"
+        f"module = cryptopip_wale.{'.'.join([module, *owner])}\nreal, calls = module.{function}, []\n"
         "def dying(*arguments, **options):\n"
         "    calls.append(1)\n"
         f"    if len(calls) == {nth} and not {after}: os.kill(os.getpid(), 9)\n"
@@ -45,10 +57,15 @@ def killing(target: str, nth: int, *, after: bool) -> str:
 
 
 class Pair:
-    """A server and its sidecar, sharing PGDATA, WAL and the folder of the sockets."""
+    """A server and its sidecar, sharing PGDATA, WAL and the folder of the sockets; the store is a folder or ``s3``."""
 
-    def __init__(self, folder: Path, *, port: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, port: int | None = None, s3: S3Service | None = None, is_encrypted: bool = False
+    ) -> None:
         """With a ``port`` the server can be reached from this machine, else through its socket alone."""
+        self.s3 = s3
+        self.is_encrypted = is_encrypted
+        self.environment: dict[str, str] = {}  # of the sidecar
         self.id = uuid.uuid4().hex[:8]
         self.port = port
         self.image = SIDECAR
@@ -79,14 +96,51 @@ class Pair:
             path.chmod(0o755 if path.is_dir() or path.name == "cryptopip-wal" else 0o644)
         return config
 
-    def start(self, container: str, image: str, config: Path, *options: str, command: tuple[str, ...] = ()) -> None:
+    def secrets(self) -> Path:
+        """The sidecar's own folder of secrets, as the role writes it; sets what the sidecar is told of them."""
+        folder = self.folder / "secrets"
+        folder.mkdir(exist_ok=True)
+        if self.s3:
+            (folder / "s3.ini").write_text(self.s3.credentials_text())
+            self.environment |= {
+                "CRYPTOPIP_WALE_STORE_URL": f"s3://{self.s3.bucket}/fleet",
+                "CRYPTOPIP_WALE_S3_ENDPOINT": self.s3.endpoint,
+                "CRYPTOPIP_WALE_S3_TIMEOUT_S": "3",
+            }
+        if self.is_encrypted:
+            self.environment["WALE_GPG_KEY_ID"] = KEY_ID
+            (folder / "gpg.key").write_text(run(*_IN_IMAGE, "sh", SIDECAR, "-euc", _MAKE_KEY).stdout)
+        for path in (folder, *folder.iterdir()):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        return folder
+
+    def start_sidecar_container(self, name: str, *options: str, command: tuple[str, ...] = ()) -> None:
+        """One sidecar, with its secrets; on the host's network where the store is a service."""
+        folder = self.secrets()
+        env = [word for key, value in self.environment.items() for word in ("--env", f"{key}={value}")]
+        create = [*env, "--volume", SECRETS, *options]
+        network = "host" if self.s3 else "none"
+        self.start(name, self.image, self.config, *create, command=command, network=network, secrets=folder)
+
+    def start(
+        self,
+        container: str,
+        image: str,
+        config: Path,
+        *options: str,
+        command: tuple[str, ...] = (),
+        network: str = "none",
+        secrets: Path | None = None,
+    ) -> None:
         """One container of the pair. The settings are copied in: only root may look into the folders of pytest."""
         mounts = [word for source, target in self.volumes.items() for word in ("--volume", f"{source}:{target}")]
         self.containers.append(container)
-        network = ("--network", "host" if self.port else "none", "--env", f"PGPORT={self.port or 5432}")
-        hardened = (*_HARDENED, "no-new-privileges:true", "--init", "--stop-signal", "SIGINT", *network)
+        place = ("--network", "host" if self.port else network, "--env", f"PGPORT={self.port or 5432}")
+        hardened = (*_HARDENED, "no-new-privileges:true", "--init", "--stop-signal", "SIGINT", *place)
         run("docker", "create", "--name", container, *hardened, *mounts, "--volume", CONFIG, *options, image, *command)
         run("docker", "cp", f"{config}/.", f"{container}:{CONFIG}")
+        if secrets:
+            run("docker", "cp", f"{secrets}/.", f"{container}:{SECRETS}")
         run("docker", "start", container)
 
     def up(self) -> None:
@@ -96,7 +150,7 @@ class Pair:
         self.config = self.settings("config", archive_mode="on", **commands, **network)
         self.start(self.db, IMAGE, self.config)
         self.await_server(self.db)
-        self.start(self.wale, self.image, self.config)
+        self.start_sidecar_container(self.wale)
         self.await_sidecar()
 
     def down(self) -> None:
@@ -156,6 +210,13 @@ class Pair:
     def root(self) -> str:
         """The folder of this cluster in the store."""
         return f"{STORE}/{self.sql('select system_identifier from pg_control_system()')}"
+
+    def stored(self, folder: str) -> list[str]:
+        """Names of the files of this cluster directly in a folder of the store."""
+        if self.s3:
+            prefix = f"fleet/{self.root.rsplit('/', 1)[1]}/{folder}/"
+            return [name.removeprefix(prefix) for name in self.s3.names(prefix) if "/" not in name.removeprefix(prefix)]
+        return self.shell(f"ls {self.root}/{folder}").split()
 
     def exists(self, path: str) -> bool:
         """Whether the sidecar sees the file."""

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import subprocess
-import tempfile
-from pathlib import Path
+import io
 
-from cryptopip_wale.config import Config, prefix
-from cryptopip_wale.durable import make_folder, sync_folder, write_durably
+from cryptopip_wale.codec import pack, unpack
+from cryptopip_wale.config import Config
 from cryptopip_wale.errors import WaleError
-from cryptopip_wale.wal import SEGMENT, cluster_identifier, require_archivable, segment_header
+from cryptopip_wale.store import Store
+from cryptopip_wale.wal import SEGMENT, require_archivable, segment_header
 
-LZOP_S = 60  # one WAL segment; a store that takes longer is as good as gone
-
-
-def archived_path(root: Path, name: str) -> Path:
-    """Where the archive keeps the file ``name``."""
-    return root / "wal_005" / f"{name}.lzo"
+FOLDER = "wal_005"
 
 
-def unpack(path: Path) -> bytes:
-    """The content of one archived file; raises ``corrupt`` where lzop's checksums say so."""
-    done = subprocess.run(["lzop", "-dc", str(path)], capture_output=True, check=False, timeout=LZOP_S)
-    if done.returncode:
-        said = done.stderr.decode(errors="replace").strip()
-        raise WaleError("corrupt", f"{path} does not unpack (lzop exit {done.returncode}): {said}")
-    return done.stdout
+def archived_name(name: str) -> str:
+    """Where the store keeps the archived file ``name``."""
+    return f"{FOLDER}/{name}.lzo"
 
 
-def push(config: Config, name: str) -> str:
+def archived_files(store: Store) -> list[str]:
+    """Names of all archived files."""
+    return [name.removesuffix(".lzo") for name in store.names(FOLDER) if name.endswith(".lzo")]
+
+
+def push(config: Config, store: Store, name: str) -> str:
     """Archive PGDATA/pg_wal/NAME; ``stored`` or ``identical``, both durable when this returns.
 
     Raises ``foreign`` for another cluster's segment, ``different`` where the archive holds other bytes by that name.
@@ -36,36 +31,41 @@ def push(config: Config, name: str) -> str:
     require_archivable(name)
     content = (config.data / "pg_wal" / name).read_bytes()
     if SEGMENT.fullmatch(name):
-        found, expected = segment_header(content)[0], cluster_identifier(config.data)
-        if found != expected:
+        found = segment_header(content)[0]
+        if found != store.identifier:
             raise WaleError(
-                "foreign", f"{name} is of system identifier {found}, expected {expected}: it is another cluster's"
+                "foreign",
+                f"{name} is of system identifier {found}, expected {store.identifier}: it is another cluster's",
             )
-    target = archived_path(prefix(config), name)
-    if target.exists():
-        if unpack(target) != content:
-            raise WaleError(
-                "different",
-                f"{target} holds other bytes than {name} in pg_wal: a copy of this cluster archives here too; "
-                "stop it, or move the store away",
-            )
-        sync_folder(target.parent)  # the push that wrote it may have died before its own
-        return "identical"
-    make_folder(config.scratch)
-    with tempfile.TemporaryFile(dir=config.scratch) as packed:
-        subprocess.run(["lzop", "-c"], input=content, stdout=packed, check=True, timeout=LZOP_S)
-        packed.seek(0)
-        write_durably(target, packed, config.scratch)
-    return "stored"
+    target = archived_name(name)
+    if store.size(target) is None:
+        try:
+            store.put(target, io.BytesIO(pack(config, content)), is_new=True)
+        except FileExistsError:
+            pass  # another was faster, or our own write arrived and its answer did not
+        else:
+            return "stored"
+    if unpack(store.read(target), target) != content:
+        raise WaleError(
+            "different",
+            f"{target} in {store.wale_prefix} holds other bytes than {name} in pg_wal: a copy of this cluster archives "
+            "here too; stop it, or move the store away",
+        )
+    store.settle(target)  # the push that wrote it may have died before its own
+    return "identical"
 
 
-def fetch(config: Config, name: str) -> bytes:
+def fetch(store: Store, name: str) -> bytes:
     """The archived file ``name``; ``not_found`` only where this cluster's archive is there and lacks it."""
     require_archivable(name)
-    target = archived_path(prefix(config), name)
-    # A store that is not mounted has no end of WAL.
-    if not target.parent.is_dir():
-        raise WaleError("store", f"{target.parent} does not exist: is the store of this cluster mounted?")
-    if not target.exists():
-        raise WaleError("not_found", f"{target} is not in the archive")
-    return unpack(target)
+    target = archived_name(name)
+    try:
+        packed = store.read(target)
+    except FileNotFoundError:
+        # A store that is not mounted has no end of WAL.
+        if not store.has_archive():
+            raise WaleError(
+                "store", f"{store.wale_prefix} holds no archive: is it this cluster's, and mounted?"
+            ) from None
+        raise WaleError("not_found", f"{target} is not in the archive {store.wale_prefix}") from None
+    return unpack(packed, target)

@@ -6,42 +6,44 @@ import argparse
 import json
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
+from cryptopip_wale.archive import archived_files
 from cryptopip_wale.catalog import list_backups
-from cryptopip_wale.config import prefix, read_config
+from cryptopip_wale.codec import ensure_keys
+from cryptopip_wale.config import read_config
 from cryptopip_wale.deadline import start_deadline
 from cryptopip_wale.errors import WaleError
 from cryptopip_wale.retention import delete, retain
+from cryptopip_wale.store import Store, open_store
 from cryptopip_wale.verification import verify
 
 
-def status(root: Path) -> dict[str, Any]:
+def status(store: Store) -> dict[str, Any]:
     """What the store holds of this cluster."""
-    archived = sorted(path.stem for path in (root / "wal_005").glob("*.lzo") if len(path.stem) == 24)
+    archived = sorted(name for name in archived_files(store) if len(name) == 24)
     return {
-        "system_identifier": root.name,
-        "store": root.parent.as_uri(),
+        "system_identifier": store.identifier,
+        "store": store.url,
         "last_archived": archived[-1] if archived else None,
-        "backups": len(list_backups(root)[0]),
+        "backups": len(list_backups(store)[0]),
     }
 
 
-def run(arguments: argparse.Namespace, root: Path) -> dict[str, Any]:
+def run(arguments: argparse.Namespace, store: Store) -> dict[str, Any]:
     """Carry out one command."""
     match arguments.command:
         case "list":
-            rows, unreadable = list_backups(root)
+            rows, unreadable = list_backups(store)
             return {"backups": rows, "unreadable": unreadable}
         case "verify":
-            return {"backup": verify(root, arguments.name), "problems": []}
+            return {"backup": verify(store, arguments.name), "problems": []}
         case "delete":
-            return delete(root, arguments.name, dry_run=arguments.dry_run)
+            return delete(store, arguments.name, dry_run=arguments.dry_run)
         case "retain":
-            return retain(root, arguments.keep, dry_run=arguments.dry_run)
+            return retain(store, arguments.keep, dry_run=arguments.dry_run)
         case _:
-            return status(root)
+            return status(store)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -64,11 +66,12 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Exit 0 with the answer, 1 with {error, msg, problems}, 2 for wrong usage, 124 where the deadline passed."""
     arguments = parser().parse_args()
-    config = read_config()
-    start_deadline(config.deadline_s, f"cryptopip-wale {arguments.command}")
     exit_code = 1
     try:
-        answer = run(arguments, prefix(config))
+        config = read_config()
+        start_deadline(config.deadline_s, f"cryptopip-wale {arguments.command}")
+        ensure_keys(config)
+        answer = run(arguments, open_store(config))
         exit_code = 0
     except WaleError as error:
         answer = {"error": error.code, "msg": str(error), "problems": error.problems}

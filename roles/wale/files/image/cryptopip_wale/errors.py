@@ -10,7 +10,7 @@ Problem = dict[str, str]  # object: path below the cluster's folder; problem: wh
 class WaleError(Exception):
     """A refusal or failure: ``code`` for programs, the message for people, ``problems`` object by object.
 
-    Codes: usage, store, foreign, different, busy, not_found, corrupt, last_verified, server.
+    Codes: usage, store, forbidden, foreign, different, busy, not_found, corrupt, last_verified, server.
     """
 
     def __init__(self, code: str, message: str, problems: Sequence[Problem] = ()) -> None:

@@ -13,9 +13,12 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 
 from cryptopip_wale.archive import fetch, push
+from cryptopip_wale.codec import ensure_keys
 from cryptopip_wale.config import Config, read_config
 from cryptopip_wale.durable import make_folder
 from cryptopip_wale.errors import WaleError
+from cryptopip_wale.s3 import read_credentials
+from cryptopip_wale.store import open_store
 
 STATUS = {
     "not_found": HTTPStatus.NOT_FOUND,
@@ -53,11 +56,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Send an archived file; 404 only where the archive is readable and lacks it."""
-        self._answer(lambda name: fetch(self.server.config, name))
+        self._answer(lambda name: fetch(open_store(self.server.config), name))
 
     def _push(self, name: str) -> bytes:
         with self.server.pushing:
-            return push(self.server.config, name).encode()
+            return push(self.server.config, open_store(self.server.config), name).encode()
 
     def _answer(self, work: Callable[[str], bytes]) -> None:
         sent = self.headers.get("Authorization", "")
@@ -83,7 +86,13 @@ class Handler(BaseHTTPRequestHandler):
 
 def main() -> None:
     """Serve until stopped."""
-    config = read_config()
+    try:
+        config = read_config()
+        ensure_keys(config)
+        if config.s3:
+            read_credentials(config.s3.credentials_file)
+    except WaleError as error:
+        sys.exit(f"cryptopip-wale: {error}")
     token = config.token_file.read_text().strip()
     if len(token) < 32:
         sys.exit(
@@ -94,8 +103,9 @@ def main() -> None:
         shutil.rmtree(config.scratch)  # what an earlier life left half-written
     make_folder(config.scratch)
     config.socket.unlink(missing_ok=True)
+    where = f"s3://{config.s3.bucket}" if config.s3 else config.store
     with Server(config, token) as server:
-        sys.stderr.write(f"cryptopip-wale: serving {config.socket} into {config.store}\n")
+        sys.stderr.write(f"cryptopip-wale: serving {config.socket} into {where}\n")
         server.serve_forever()
 
 
