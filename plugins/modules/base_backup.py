@@ -28,9 +28,11 @@ options:
     choices: [present, listed, verified, retained, absent]
     default: present
   engine:
-    description: Which engine keeps the backups. V(wal_e) is the sidecar of role C(wale).
+    description:
+      - Which engine keeps the backups. V(wal_e) is the sidecar of role C(wale), V(pgbackrest) is in the database's
+        container, set up by role C(pgbackrest).
     type: str
-    choices: [wal_e]
+    choices: [wal_e, pgbackrest]
     default: wal_e
     aliases: [backup_engine]
   name:
@@ -56,7 +58,9 @@ options:
     type: str
     default: datalake
   container:
-    description: Container that the engine runs in; C(cryptopip-wale) for V(wal_e) where it is not given.
+    description:
+      - Container that the engine runs in. Where it is not given, C(cryptopip-wale) for O(engine=wal_e), and
+        C(cryptopip-timescaledb) for O(engine=pgbackrest).
     type: str
   login_host:
     description: Address of the server, or the folder of its Unix socket, to write what backups protect.

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .contract import Engine
+from .pgbackrest import PgBackRest
 from .wal_e import WalE
 
 ENGINES: dict[str, Callable[[str | None], Engine]] = {
     "wal_e": WalE.on,
+    "pgbackrest": PgBackRest.on,
 }
 """Option ``engine`` -> what makes it of the option ``container`` (None: the engine's own default)."""
