@@ -143,7 +143,7 @@ class Drill:
                 compared, differing = drill_checks.compare_days(
                     inside,
                     live,
-                    found["recovered_to"],
+                    found["recovered_to"] or text_of(backup.finished_at),  # nothing was committed since
                     wish.scope,
                     random.Random(),  # noqa: S311
                 )
