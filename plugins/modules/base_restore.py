@@ -45,11 +45,11 @@ options:
   engine:
     description: Which engine keeps the backups.
     type: str
-    choices: [wal_e]
+    choices: [wal_e, pgbackrest]
     default: wal_e
     aliases: [backup_engine]
   container:
-    description: Container that the engine runs in; C(cryptopip-wale) for V(wal_e) where it is not given.
+    description: Container that the engine runs in; by default the one of its role.
     type: str
   server:
     description: Container of the server. It has to exist, running or not.
