@@ -122,7 +122,8 @@ def pushes(server: Pair, engine: str, count: int) -> dict[str, list[float]]:
     server.sql("alter system set max_wal_size = '8GB'")
     server.sql("select pg_reload_conf()")
     first = server.sql("select pg_walfile_name(pg_switch_wal())")
-    inside(server, f'psql -qU postgres -c "create table wal as select * from ticks limit {count * 16_000_000 // 100}"')
+    rows = f"select g, md5(g::text) || md5((g + 1)::text) from generate_series(1, {count * 16_000_000 // 100}) as g"
+    inside(server, f'psql -qU postgres -c "create table wal as {rows}"')
     waiting = inside(server, f"ls {PGDATA}/pg_wal/archive_status").split()
     names = [name.removesuffix(".ready") for name in waiting if name.endswith(".ready")]
     names = sorted(name for name in names if len(name) == 24 and name > first)[:count]
