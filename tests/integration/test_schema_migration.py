@@ -447,7 +447,7 @@ def test_ad_hoc_carries_the_files_from_the_control_node_and_shows_the_diff(targe
     code, out = _ansible(target)
     assert code == 0, out
     assert "CHANGED" in out
-    assert target.tables() == {"watchlists", "watchlist_instruments", "saved_queries"}
+    assert target.tables() == {"watchlists", "watchlist_instruments", "saved_queries", "restore_drills"}
     code, out = _ansible(target)
     assert code == 0, out
     assert "SUCCESS" in out
