@@ -22,13 +22,16 @@ require_root() {
 # kept_environment: the names of the variables that say how to reach the network, with commas between.
 kept_environment() { compgen -e | grep -iE '^(lang|pip_.*|npm_config_.*|(https?|no|all|ftp)_proxy|ssl_cert_file|docker_host)$' | paste -sd,; }
 
+# What says which system this is.
+os_release=/etc/os-release
+
 # require_debian: the commands install with apt, and what they install is tried on Debian 12 and 13 only.
 require_debian() {
     local id version
-    # shellcheck disable=SC1091
-    id=$(. /etc/os-release && echo "${ID:-unknown}")
-    # shellcheck disable=SC1091
-    version=$(. /etc/os-release && echo "${VERSION_ID:-unknown}")
+    # shellcheck disable=SC1090
+    id=$(. "$os_release" && echo "${ID:-unknown}")
+    # shellcheck disable=SC1090
+    version=$(. "$os_release" && echo "${VERSION_ID:-unknown}")
     [[ $id == debian && ($version == 12 || $version == 13) ]] ||
         die "this is $id $version; expected Debian 12 or 13. Use such a machine, or a virtual one."
 }
