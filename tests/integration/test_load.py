@@ -125,6 +125,37 @@ def test_strange_frames_and_times_are_kept_by_reference_and_block_nothing(tmp_pa
     assert_ledger(ingestor_dsn)
 
 
+def test_book_updates_of_1970_and_2106_are_kept_by_reference_and_block_nothing(
+    tmp_path: Path, ingestor_dsn: str
+) -> None:
+    folder = tmp_path / "binance"
+    traffic = Traffic().add(20)
+    dated = {5: 0, 12: 4_300_000_000_000}
+    for number, ms in dated.items():
+        at, payload = traffic.frames[3 * number + 2]
+        update = json.loads(payload)
+        update["data"]["E"] = ms
+        traffic.frames[3 * number + 2] = at, json.dumps(update)
+    write_journal(folder, traffic.epoch, traffic.frames)
+    add_instrument(ingestor_dsn)
+    load(folder, ingestor_dsn)
+    rejected = ask(
+        ingestor_dsn,
+        "SELECT channel, native_id, line_offset > 0 AND line_length > 0, event_time::bigint / 1000000,"
+        " (extract(epoch FROM received_at) * 1000000)::bigint, (event->>'first_id')::bigint,"
+        " (event->>'last_id')::bigint, event->'bids', event->'asks' FROM rejected_events ORDER BY line_offset",
+    )
+    wanted = []
+    for number, ms in dated.items():
+        _, at, _, first, last, *sides = traffic.updates[number]
+        bids, asks = ([list(level) for level in zip(*side, strict=True)] for side in (sides[:2], sides[2:]))
+        wanted.append(("book_events", "BTCUSDT", True, ms, at, first, last, bids, asks))
+    assert rejected == wanted
+    traffic.updates = [row for number, row in enumerate(traffic.updates) if number not in dated]
+    assert_holds(ingestor_dsn, traffic)
+    assert ask(ingestor_dsn, "SELECT sum(parked), sum(rejected) FROM load_batches") == [(0, 2)]
+
+
 def test_frames_of_an_unknown_instrument_load_once_it_appears(tmp_path: Path, ingestor_dsn: str) -> None:
     folder = tmp_path / "binance"
     traffic = Traffic().add(50)
