@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
+from itertools import product
 from pathlib import Path
 
 import psycopg
@@ -33,6 +34,7 @@ START_S = 12.0
 TERMINATE = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND backend_type = 'client backend'
 """
+STARTED = "SELECT pg_postmaster_start_time()"
 
 
 def test_the_datalake_equals_the_exchange_when_all_is_well(make_fleet: MakeFleet) -> None:
@@ -160,26 +162,30 @@ def test_databases_that_lose_every_connection_lose_no_row(make_fleet: MakeFleet,
 @pytest.mark.skipif("CRYPTOPIP_TEST_IMAGE" not in os.environ, reason="CRYPTOPIP_TEST_IMAGE names no database image")
 def test_databases_restarted_and_killed_lose_no_row(tmp_path: Path) -> None:
     with ExitStack() as stack:
-        server = DatabaseServer(os.environ["CRYPTOPIP_TEST_IMAGE"], tmp_path)
-        stack.callback(server.remove)
+        servers = []
+        for role in ("ingestors", "datalake"):
+            (tmp_path / role).mkdir()
+            servers.append(DatabaseServer(os.environ["CRYPTOPIP_TEST_IMAGE"], tmp_path / role))
+            stack.callback(servers[-1].remove)
         database = contextmanager(fresh_database)
-        ingestors = [stack.enter_context(database(server.dsn, "ingestor")) for _ in range(2)]
-        lake = stack.enter_context(database(server.dsn, "datalake"))
+        ingestors = [stack.enter_context(database(servers[0].dsn, "ingestor")) for _ in range(2)]
+        lake = stack.enter_context(database(servers[1].dsn, "datalake"))
         fleet = Fleet(tmp_path, ingestors, lake, symbols=SYMBOLS)
         stack.callback(fleet.close)
         fleet.record()
         since = time.time_ns()
         running = Supervised(fleet)
         running.go_on(4)
-        began = query(lake, "SELECT pg_postmaster_start_time()")
-        for harm in (server.restart, server.crash):
-            before = _watermark(fleet)
-            harm()
+        for harm, server in product((DatabaseServer.restart, DatabaseServer.crash), servers):
+            began = [query(one.dsn, STARTED) for one in servers]
+            harm(server)
+            is_harmed = [query(one.dsn, STARTED) > then for one, then in zip(servers, began, strict=True)]
+            assert is_harmed == [one is server for one in servers]
+            loaded = sum(fleet.count(dsn, "load_batches") for dsn in ingestors)
             deadline = time.monotonic() + 60
-            while _watermark(fleet) == before:
-                assert time.monotonic() < deadline, f"no rows flow after {harm.__name__}"
+            while _watermark(fleet) <= loaded:
+                assert time.monotonic() < deadline, f"no rows flow after {harm.__name__} of {server.dsn}"
                 running.go_on(0.3)
-        assert query(lake, "SELECT pg_postmaster_start_time()") > began
         fleet.finish_recording()
         running.stop()
         fleet.load_and_sync()
