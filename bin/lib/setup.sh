@@ -95,6 +95,9 @@ ensure_venv() {
 
 docker_answers() { docker info; }
 
+# docker_installed: an engine or a client of one; what only removes or shows has nothing to do where there is neither.
+docker_installed() { command -v docker >/dev/null || command -v dockerd >/dev/null; }
+
 # ensure_docker: an engine that answers us. Where systemd is not PID 1, dockerd is started here and stays.
 ensure_docker() {
     if docker_answers >/dev/null 2>&1; then

@@ -67,7 +67,7 @@ sslmode=verify-full sslrootcert=inventories/demo/ca/ca.crt"
     docker exec {given.fleet}-ing1 systemctl kill -s KILL cryptopip-recorder@binance
   Watch one ingestor:
     docker exec {given.fleet}-ing1 journalctl -f -u 'cryptopip-*'
-  Remove all of it:
+  Remove the fleet with its data:
     bin/demo --down
 """
     )

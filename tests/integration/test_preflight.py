@@ -247,3 +247,33 @@ def test_without_docker_and_without_root_commands_say_what_to_do(line: str, said
         assert (answer.returncode, answer.stdout) == (3, ""), answer.stderr
         assert re.match(said, answer.stderr)
         assert sorted(path.name for path in folder.iterdir()) == ["bin", "programs"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "code", "said"),
+    [
+        ("--down", 0, "No host of the fleet demo is here: this machine has no Docker"),
+        ("--summary", 3, "error: the demo is not running, as this machine has no Docker: start it with bin/demo"),
+    ],
+)
+def test_what_removes_or_shows_the_demo_installs_no_docker(tmp_path: Path, argument: str, code: int, said: str) -> None:
+    shutil.copytree(ROOT / "bin", tmp_path / "bin")
+    left = tmp_path / "inventories" / "demo" / "hosts.yml"
+    left.parent.mkdir(parents=True)
+    left.touch()
+    (tmp_path / "programs").mkdir()
+    # Everything that is called on the way, and neither Docker nor apt.
+    for program in ("bash", "cut", "dirname", "env", "mkdir", "readlink", "rm", "sha256sum"):
+        found = shutil.which(program)
+        assert found
+        (tmp_path / "programs" / program).symlink_to(found)
+    answer = subprocess.run(
+        [tmp_path / "bin" / "demo", argument],
+        env={**os.environ, "PATH": str(tmp_path / "programs")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (answer.returncode, answer.stdout) == (code, "")
+    assert said in answer.stderr
+    assert left.exists() == (argument == "--summary")
