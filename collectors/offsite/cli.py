@@ -121,7 +121,7 @@ def fetch_command(
 def prune_command(
     name: Name,
     *,
-    keep_days: Annotated[int, typer.Option(min=1, help="Keep what any list of the last so many days names.")],
+    keep_days: Annotated[int, typer.Option(min=1, help="Keep what the source held within the last so many days.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and remove nothing.")] = False,
     config: ConfigFile = DEFAULT_OFFSITE,
     as_json: AsJson = False,

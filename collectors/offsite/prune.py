@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 from msgspec import Struct
 
@@ -31,15 +32,21 @@ class Plan(Struct, frozen=True):
 
 
 def plan_pruning(indexes: list[Index], before: datetime) -> Plan:
-    """The lists taken ``before``, but never the newest; objects that only they name. ``indexes``: oldest first."""
-    go = [index for index in indexes[:-1] if index.taken_at < before]
+    """The lists that held no longer at ``before``, and the objects that only they name. ``indexes``: oldest first.
+
+    A list tells what the source held until the next one was taken, since a run that brings nothing takes none.
+    """
+    go = [index for index, after in pairwise(indexes) if after.taken_at < before]
     gone = {index.name for index in go}
     needed = {entry.object for index in indexes if index.name not in gone for entry in index.files}
     return Plan(go, {entry.object for index in go for entry in index.files} - needed)
 
 
 def prune(offsite: Offsite, name: str, *, keep_days: int, dry_run: bool) -> Pruned:
-    """Forget the lists older than ``keep_days`` days. Raises OffsiteError where the newest one is not whole there."""
+    """Forget what the source held more than ``keep_days`` days ago and no longer since.
+
+    Raises OffsiteError where the newest list is not whole there.
+    """
     with opened(offsite, name) as remote:
         indexes = [remote.index(one) for one in remote.index_names()]
         there = remote.rclone.sizes(remote.path(FILES))
