@@ -26,7 +26,8 @@ def protect(conninfo: str, checked: list[Checked], lacking: list[Finding]) -> da
     """Write what ``held_until`` says, a row for each month; returns up to when ingestors may now rely on the archive.
 
     An earlier moment never takes the place of a later one that was promised: files only gain rows. Where a file is
-    damaged all promises are taken back. ``conninfo`` is that of a login that may write ``protections``.
+    damaged, or a month that was promised is gone from the archive, all promises are taken back. ``conninfo`` is that
+    of a login that may write ``protections``.
     """
     until = held_until(checked, lacking)
     damaged = not all(one.whole for one in checked)
@@ -38,8 +39,12 @@ def protect(conninfo: str, checked: list[Checked], lacking: list[Finding]) -> da
             )
         # One writer at a time; readers are not kept waiting.
         connection.execute("LOCK TABLE protections IN SHARE ROW EXCLUSIVE MODE")
-        row = connection.execute("SELECT max(protected_until) FROM protections WHERE source = 'archive'").fetchone()
-        promised = None if damaged or row is None else row[0]
+        row = connection.execute(
+            "SELECT max(protected_until), array_agg(name) FROM protections WHERE source = 'archive'"
+        ).fetchone()
+        assert row is not None
+        is_lost = not {*(row[1] or [])} <= {one.month for one in checked}
+        promised = None if damaged or is_lost else row[0]
         moments = [moment for moment in (until, promised) if moment is not None]
         best = max(moments) if moments else None
         connection.execute("DELETE FROM protections WHERE source = 'archive'")

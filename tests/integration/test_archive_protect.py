@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from datetime import datetime
 from pathlib import Path
 
@@ -125,3 +126,17 @@ def test_only_a_whole_verification_speaks_for_the_archive(datalake_dsn: str, tmp
     )
     assert (refused.returncode, "permission denied" in refused.stderr) == (3, True)
     assert protections(datalake_dsn) == {}
+
+
+def test_a_month_that_vanished_takes_the_promise_back(datalake_dsn: str, tmp_path: Path) -> None:
+    """What the datalake lost as well goes unnoticed by the comparison, but ingestors may have it still."""
+    fill(datalake_dsn)
+    export(datalake_dsn, tmp_path)
+    verify(datalake_dsn, tmp_path)
+    assert protections(datalake_dsn).keys() == {*MONTHS}
+    shutil.rmtree(tmp_path / "2026-10")
+    verify(datalake_dsn, tmp_path, code=1)
+    assert protections(datalake_dsn) == {}
+    export(datalake_dsn, tmp_path)
+    verify(datalake_dsn, tmp_path)
+    assert protections(datalake_dsn).keys() == {*MONTHS}
