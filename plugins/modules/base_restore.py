@@ -131,6 +131,14 @@ is_paused:
   description: Whether the cluster stands read-only at its target, until it is promoted.
   returned: when a restore was made
   type: bool
+timeline:
+  description: Number of the timeline that is written; null while the server is in recovery.
+  returned: with O(state=promoted)
+  type: int
+archive_mode:
+  description: Setting C(archive_mode) of the server after its restart.
+  returned: when a server was promoted
+  type: str
 seconds:
   description: Seconds from the stop to the target.
   returned: when a restore was made

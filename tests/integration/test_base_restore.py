@@ -66,13 +66,15 @@ def everything(lab: Lab) -> dict[str, Counter[tuple[Any, ...]]]:
     return {channel: lab.rows(channel) for channel in CHANNELS}
 
 
-def promote(site: Site) -> None:
-    """End the recovery: foretold, done, and a second time unchanged."""
+def promote(site: Site, timeline: int) -> None:
+    """End the recovery: foretold, done, and a second time unchanged; the archive knows the timeline it began."""
     options: dict[str, Any] = {"module": "base_restore", "state": "promoted", "server": site.pair.db}
     assert site.ok(**options, check=True)["changed"] is True
     assert site.pair.sql("select pg_is_in_recovery()") == "t"
-    assert site.ok(**options)["archive_mode"] == "on"
-    assert site.ok(**options)["changed"] is False
+    done = site.ok(**options)
+    assert (done["archive_mode"], done["timeline"]) == ("on", timeline)
+    again = site.ok(**options)
+    assert (again["changed"], again["timeline"]) == (False, timeline)
     of_restore = f"select name from pg_file_settings where sourcefile = '{PGDATA}/postgresql.auto.conf'"
     assert site.pair.sql(of_restore) == ""
     assert site.pair.shell(f"readlink {PGDATA}/pg_wal").strip() == "/var/lib/postgresql/wal/pg_wal"
@@ -117,8 +119,9 @@ def test_a_datalake_that_went_back_is_made_whole_again_by_sync(site: Site, lab: 
     assert pair.exists(f"{PGDATA}.{done['kept_as']}/PG_VERSION")
 
     assert pair.shell(f"ls {pair.root}/wal_005").split() == archived
-    promote(site)
+    promote(site, 2)
     assert pair.archived_segment().startswith("00000002")
+    assert pair.exists(f"{pair.root}/wal_005/00000002.history.lzo")
 
     report = lab.sync()
     assert not report.failed
@@ -131,6 +134,24 @@ def test_a_datalake_that_went_back_is_made_whole_again_by_sync(site: Site, lab: 
         other.sync()
         assert digests(fresh) == true_digests
     assert site.ok(state="present", max_age="0s")["backup"]["timeline"] == 2
+
+    site.ok(**wish | {"target": backup}, stop=True, existing="remove")  # of timeline 1, which 2 has left
+    promote(site, 3)
+
+
+def test_a_promotion_killed_before_the_restart_is_ended_by_the_next(site: Site) -> None:
+    """The settings are taken back by then, but archive_mode waits for a restart."""
+    pair = site.pair
+    pair.sql("alter system set archive_mode = off")
+    run("docker", "restart", pair.db)
+    pair.await_server(pair.db)
+    pair.sql("alter system reset archive_mode")
+    assert pair.sql("show archive_mode") == "off"
+    options: dict[str, Any] = {"module": "base_restore", "state": "promoted", "server": pair.db}
+    assert site.ok(**options, check=True)["changed"] is True
+    done = site.ok(**options)
+    assert (done["changed"], done["archive_mode"], done["timeline"]) == (True, "on", 1)
+    assert site.ok(**options)["changed"] is False
 
 
 def test_what_cannot_be_reached_or_fetched_leaves_no_earlier_state(site: Site) -> None:

@@ -59,6 +59,25 @@ SELECT pg_is_in_recovery(), CASE WHEN pg_is_in_recovery() THEN pg_get_wal_replay
     pg_last_xact_replay_timestamp()
 """
 _FORGET = f'rm -rf "{PGDATA}.$1" "{PGWAL}.$1"'
+# PostgreSQL marks the history file of a new timeline for its archiver only if it archives at that moment. Without
+# that file in the archive the next restore would give the same number to another timeline.
+_HISTORY = f"""
+cd {PGDATA}/pg_wal
+for file in *.history; do
+    if [ -e "$file" ] && [ ! -e "archive_status/$file.done" ]; then touch "archive_status/$file.ready"; fi
+done
+sync
+"""
+# What the files say now: a promotion that was killed before the restart has taken the settings back already.
+_MODES = """
+SELECT current_setting('archive_mode'), coalesce(
+    (SELECT CASE WHEN setting = 'always' THEN setting WHEN setting::boolean THEN 'on' ELSE 'off' END
+     FROM pg_file_settings WHERE name = 'archive_mode' ORDER BY seqno DESC LIMIT 1), 'off')
+"""
+_TIMELINE = """
+SELECT CASE WHEN pg_is_in_recovery() THEN NULL
+    ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int END
+"""
 
 
 @dataclass(frozen=True)
@@ -227,7 +246,11 @@ def promote(wish: Wish, *, check: bool) -> dict[str, Any]:
             )
         ]
         before = ("in recovery\n" if in_recovery else "") + "".join(f"{name} set by the restore\n" for name in found)
-        facts = {"changed": bool(before), "diff": {"before": before, "after": ""}}
+        running, wanted = connection.execute(_MODES).fetchone() or ("", "")
+        if running != wanted and not before:
+            before = f"archive_mode {running}, {wanted} after a restart\n"
+        (timeline,) = connection.execute(_TIMELINE).fetchone() or (None,)
+        facts = {"changed": bool(before), "timeline": timeline, "diff": {"before": before, "after": ""}}
         if check or not before:
             return facts
         if in_recovery:
@@ -235,6 +258,7 @@ def promote(wish: Wish, *, check: bool) -> dict[str, Any]:
             (in_recovery,) = connection.execute("SELECT pg_is_in_recovery()").fetchone() or (True,)
             if in_recovery:
                 raise BackupError("server", "the server is still in recovery 600 s after it was promoted: see its log.")
+        docker("exec", "--user", "5432:5432", wish.server, "sh", "-euc", _HISTORY)
         for name in found:
             connection.execute(sql.SQL("ALTER SYSTEM RESET {}").format(sql.Identifier(name)))
     docker("restart", "--time", "600", wish.server)
@@ -243,7 +267,8 @@ def promote(wish: Wish, *, check: bool) -> dict[str, Any]:
         try:
             with connect(wish.connection, "postgres", read_only=True) as connection:
                 (mode,) = connection.execute("SELECT current_setting('archive_mode')").fetchone() or ("",)
-            return facts | {"archive_mode": mode}
+                (timeline,) = connection.execute(_TIMELINE).fetchone() or (None,)
+            return facts | {"archive_mode": mode, "timeline": timeline}
         except _ERRORS:
             if time.monotonic() > deadline:
                 raise

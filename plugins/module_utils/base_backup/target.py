@@ -93,6 +93,7 @@ def settings(target: Target, restore_command: str, action: str) -> dict[str, str
             return found
         case "backup":
             found["recovery_target"] = "immediate"
+            found["recovery_target_timeline"] = "current"  # a newer one may have left it before the backup's end
         case kind:
             found[f"recovery_target_{kind}"] = target.text
     return found | {"recovery_target_action": action}

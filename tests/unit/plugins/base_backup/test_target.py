@@ -84,6 +84,7 @@ def test_the_settings_never_archive_and_a_promotion_knows_them_all(text: str) ->
     values = settings(parse_target(text, LISTING), "fetch %f %p", "pause")
     assert values["archive_mode"] == "off"
     assert set(values) <= set(RECOVERY_SETTINGS)
+    assert values["recovery_target_timeline"] == ("current" if text == "old" else "latest")
     assert ("recovery_target_action" in values) == (text != "latest")
     assert sum(name.startswith("recovery_target") for name in values) == (1 if text == "latest" else 3)
     if text == "it's here":
