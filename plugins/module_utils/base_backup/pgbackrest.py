@@ -125,6 +125,15 @@ def closure(listing: Listing, names: Iterable[str]) -> list[str]:
     return [backup.name for backup in listing.backups if backup.name in wanted]
 
 
+def is_full_due(listing: Listing, now: datetime) -> bool:
+    """Whether the next backup is full: by age, or because it would build on one that was found corrupt."""
+    fulls = [backup for backup in listing.backups if not backup.requires]
+    if not fulls or now - fulls[-1].finished_at > FULL_EVERY:
+        return True
+    base = closure(listing, [listing.backups[-1].name])
+    return any(listing.named(name).verified is False for name in base)
+
+
 def plan_removal(stanza: Stanza, kept: Sequence[str], archived: Iterable[str]) -> Removal:
     """What goes where these backups stay: the others, and WAL older than each of these needs.
 
@@ -156,9 +165,7 @@ class PgBackRest:
 
     def take(self, tell: Tell) -> Backup:
         before = self.listing()
-        fulls = [backup for backup in before.backups if not backup.requires]
-        is_full = not fulls or datetime.now(UTC) - fulls[-1].finished_at > FULL_EVERY
-        self._ask(["backup", f"--type={'full' if is_full else 'incr'}"], tell)
+        self._ask(["backup", f"--type={'full' if is_full_due(before, datetime.now(UTC)) else 'incr'}"], tell)
         known = {backup.name for backup in before.backups}
         new = [backup for backup in self.listing().backups if backup.name not in known]
         if len(new) != 1:

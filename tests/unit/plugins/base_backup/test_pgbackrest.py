@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from ansible_collections.cryptopip.marketdata.plugins.module_utils.base_backup import pgbackrest
-from ansible_collections.cryptopip.marketdata.plugins.module_utils.base_backup.model import BackupError
+from ansible_collections.cryptopip.marketdata.plugins.module_utils.base_backup.model import BackupError, Listing
 from ansible_collections.cryptopip.marketdata.plugins.module_utils.base_backup.process import Finished
 from hypothesis import given
 from hypothesis import strategies as st
@@ -116,6 +118,20 @@ def test_archived_files_are_told_by_name() -> None:
         "archive.info": {},
     }
     assert pgbackrest.parse_archive(json.dumps(paths)) == [name(1), f"{name(2)}.00000028.backup"]
+
+
+@pytest.mark.parametrize(
+    ("days", "corrupt", "is_full"), [(1, None, False), (8, None, True), (1, 0, True), (1, 1, True)]
+)
+def test_a_backup_is_full_by_age_or_where_it_would_build_on_a_corrupt_one(
+    days: int, corrupt: int | None, is_full: bool
+) -> None:
+    backups = list(pgbackrest.parse_info(INFO_2_55).listing.backups)
+    assert pgbackrest.is_full_due(Listing(()), backups[0].finished_at)
+    if corrupt is not None:
+        backups[corrupt] = replace(backups[corrupt], verified=False)
+    now = backups[0].finished_at + timedelta(days=days)
+    assert pgbackrest.is_full_due(Listing(tuple(backups)), now) == is_full
 
 
 def test_what_a_kept_backup_requires_stays() -> None:
