@@ -19,6 +19,7 @@ INVENTORY = str(Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent)
 ROOT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
 HOSTS = ("db1", "ing1", "ing2")
 INGESTORS = ("ing1", "ing2")
+DATABASES = {"db1": "datalake", "ing1": "ingestor", "ing2": "ingestor"}
 CHANNELS = ("trades", "quotes", "book_events")
 PYTHON = "/opt/cryptopip/current/venv/bin/python"
 
@@ -60,7 +61,7 @@ def listens(name: str) -> bool:
 
 
 def connect(name: str, **conninfo: str) -> tuple[int, str]:
-    """Connect to db1's datalake from a host; the exit code, and what was said."""
+    """Connect from a host, to db1's datalake unless told otherwise; the exit code, and what was said."""
     wanted = {"host": variables("db1")["fleet_address"], "dbname": "datalake", "connect_timeout": "10", **conninfo}
     program = f"import psycopg; print(psycopg.connect(**{wanted!r}).info.dbname)"
     answer = host(name).run("%s -c %s", PYTHON, program)
@@ -80,6 +81,38 @@ def test_services_run_and_start_at_boot_under_a_user_of_their_own(name: str, ser
     process = unit(name, service, "MainPID")
     assert host(name).check_output("stat -c %%U /proc/%s", process) == "cryptopip"
     assert "NoNewPrivs:\t1" in host(name).file(f"/proc/{process}/status").content_string
+
+
+@pytest.mark.parametrize("name", INGESTORS)
+@pytest.mark.parametrize(
+    ("service", "writes"), [("cryptopip-recorder@binance", True), ("cryptopip-loader@binance", False)]
+)
+def test_services_find_everything_but_their_own_folder_read_only(name: str, service: str, writes: bool) -> None:
+    # As root in the service's own view of the file system: more than the service may.
+    inside = f"nsenter --target {unit(name, service, 'MainPID')} --mount"
+    for folder in ("/usr", "/etc/cryptopip", "/opt/cryptopip", "/var/lib", "/var/lib/cryptopip-postgresql"):
+        assert host(name).file(folder).is_directory
+        refused = host(name).run(f"{inside} touch {folder}/cryptopip-test-probe")
+        assert refused.rc != 0
+        assert "Read-only file system" in refused.stderr
+    assert (host(name).run(f"{inside} test -w /var/lib/cryptopip/journal").rc == 0) == writes
+
+
+@pytest.mark.parametrize("name", HOSTS)
+def test_hosts_have_the_accounts_and_keep_utc(name: str) -> None:
+    account = host(name).user("cryptopip")
+    assert (account.home, account.shell) == ("/var/lib/cryptopip", "/usr/sbin/nologin")
+    assert host(name).group("cryptopip-operators").exists
+    assert host(name).check_output("date +%Z") == "UTC"
+    assert host(name).file("/etc/timezone").content_string == "Etc/UTC\n"
+    assert host(name).sysctl("net.ipv4.tcp_keepalive_time") == 60
+
+
+@pytest.mark.parametrize("name", HOSTS)
+def test_the_time_service_is_configured_and_cannot_start_here(name: str) -> None:
+    settings = host(name).check_output("chronyd -p -f /etc/chrony/chrony.conf").splitlines()  # as chrony reads it
+    assert {"pool 2.debian.pool.ntp.org iburst", "makestep 1 3"} <= set(settings)
+    assert not host(name).service("chrony").is_running
 
 
 def test_sync_is_started_by_its_timer() -> None:
@@ -110,10 +143,23 @@ def test_a_reader_gets_in_over_tls_with_a_certificate_of_the_fleet() -> None:
     assert (code, said.strip()) == (0, "datalake")
 
 
-def test_a_connection_without_tls_is_refused() -> None:
-    code, said = connect("db1", sslmode="disable", **reader())
+@pytest.mark.parametrize("name", HOSTS)
+def test_a_connection_without_tls_is_refused(name: str) -> None:
+    place = {"host": variables(name)["fleet_address"], "dbname": DATABASES[name], **reader()}
+    assert connect(name, sslmode="require", **place)[0] == 0
+    code, said = connect(name, sslmode="disable", **place)
     assert code != 0
     assert "no encryption" in said
+
+
+@pytest.mark.parametrize("name", HOSTS)
+@pytest.mark.parametrize("address", ["127.0.0.1", "fleet_address"])
+def test_the_superuser_is_refused_over_tcp(name: str, address: str) -> None:
+    place = {"host": variables(name).get(address, address), "dbname": DATABASES[name]}
+    code, said = connect(name, sslmode="require", user="postgres", password="whatever-it-is", **place)
+    assert code != 0
+    assert "rejects connection" in said
+    assert 'user "postgres"' in said
 
 
 def test_a_wrong_password_is_refused() -> None:
@@ -169,6 +215,26 @@ def test_a_process_over_its_memory_limit_is_killed_and_started_again() -> None:
         ing2.check_output("rm -r %s && systemctl daemon-reload && systemctl restart %s", control, service)
     assert ing2.service(service).is_running
     assert unit("ing2", service, "MemoryMax") == str(1024**3)
+
+
+def test_a_service_that_hangs_is_ended_by_its_watchdog_and_started_again() -> None:
+    service = "cryptopip-loader@binance.service"
+    drop_in = f"/run/systemd/system/{service}.d"
+    ing2 = host("ing2")
+    since = ing2.check_output("date +%s")
+    # Its own minute, only shorter.
+    ing2.check_output(f"mkdir -p {drop_in} && printf '[Service]\nWatchdogSec=10\n' >{drop_in}/watchdog.conf")
+    try:
+        ing2.check_output("systemctl daemon-reload && systemctl restart %s", service)
+        process = unit("ing2", service, "MainPID")
+        ing2.check_output("kill -STOP %s", process)
+        wait_until(lambda: unit("ing2", service, "MainPID") not in {process, "0"}, "a new loader")
+        lines = ing2.check_output("journalctl --no-pager -o cat -u %s --since=@%s", service, since)
+        assert "Watchdog timeout" in lines
+    finally:
+        ing2.check_output("rm -r %s && systemctl daemon-reload && systemctl restart %s", drop_in, service)
+    assert ing2.service(service).is_running
+    assert unit("ing2", service, "WatchdogUSec") == "1min"
 
 
 def test_a_killed_recorder_comes_back_and_the_datalake_misses_nothing() -> None:
