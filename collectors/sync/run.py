@@ -209,16 +209,36 @@ def _merge_range(
             if batches.received_from is not None:  # asked for in any case, so that rows a batch hides are found
                 rows = target.fill(lake, spec, source.copy_out(ingestor, spec, stream, batches))
             if rows != batches.rows[spec.name]:
-                raise SourceError(
-                    f"batches {batches.first} to {batches.last} of {stream.key} say"
-                    f" {batches.rows[spec.name]} {spec.name} and the table has {rows}:"
-                    " rows were removed or added by hand; load their journals again into a new database"
-                )
+                _accept_pruned(ingestor, spec.name, stream, batches, rows)
             counts[spec.name] = target.merge(lake, spec, stream.ingestor) if rows else target.Merged(0, 0, 0)
         target.merge_connections(lake, incarnation, stream, source.read_connections(ingestor, stream, batches))
         target.merge_coverage(lake, incarnation, stream, source.read_coverage(ingestor, stream, batches))
         target.move_watermark(lake, incarnation, stream, batches)
     return counts
+
+
+def _accept_pruned(
+    ingestor: psycopg.Connection[Any], channel: Channel, stream: source.Stream, batches: BatchRange, rows: int
+) -> None:
+    """Say that batches have fewer rows than they had where the ingestor pruned; raises SourceError where it did not.
+
+    It does so only with what a datalake had merged, so this one was made anew or restored to before that.
+    """
+    told = batches.rows[channel]
+    if rows > told or not source.is_pruned(ingestor, channel, batches):
+        raise SourceError(
+            f"batches {batches.first} to {batches.last} of {stream.key} say {told} {channel} and the table has {rows}:"
+            " rows were removed or added by hand; load their journals again into a new database"
+        )
+    structlog.get_logger().warning(
+        "rows were pruned that this datalake may not have; get them from a backup, the archive or journals",
+        stream=stream.key,
+        channel=channel,
+        batches=f"{batches.first}-{batches.last}",
+        rows=told - rows,
+        received_from=batches.received_from,
+        received_to=batches.received_to,
+    )
 
 
 def _add(report: SourceReport, counts: dict[Channel, target.Merged], batches: BatchRange) -> None:

@@ -55,6 +55,7 @@ NEEDED: dict[str, set[str]] = {
     "instruments": set(INSTRUMENT_COLUMNS),
     "connections": {"stream_id", *CONNECTION_COLUMNS},
     "coverage": {"stream_id", *COVERAGE_COLUMNS},
+    "pruned_chunks": {"channel", "during"},
 } | {spec.name: {"stream_id", "batch", *(name for name, _ in spec.columns)} for spec in SPECS}
 
 
@@ -142,6 +143,15 @@ def waiting_rows(connection: psycopg.Connection[Any], stream: Stream, watermark:
     ).format(sql.SQL(" + ").join(sql.Identifier(spec.name) for spec in SPECS))
     row = connection.execute(query, [stream.id, watermark]).fetchone()
     return int(row[0]) if row else 0
+
+
+def is_pruned(connection: psycopg.Connection[Any], channel: str, batches: BatchRange) -> bool:
+    """Whether rows of a channel received while ``batches`` were may have been pruned: they were merged once."""
+    row = connection.execute(
+        "SELECT EXISTS (SELECT FROM pruned_chunks WHERE channel = %s AND during && tstzrange(%s, %s, '[]'))",
+        [channel, batches.received_from, batches.received_to],
+    ).fetchone()
+    return row == (True,)
 
 
 def copy_out(

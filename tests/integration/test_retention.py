@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
+from structlog.testing import capture_logs
 
 from collectors.config import Retention, Source, Sync
 from collectors.decode import decoder
@@ -160,6 +161,29 @@ def test_what_is_protected_and_merged_goes_and_sync_and_rebuild_are_equal_afterw
     shutil.copytree(host.journal, tmp_path / "off-site", dirs_exist_ok=True)
     assert rebuild([tmp_path / "off-site"], lake, scratch).is_whole
     assert digests(lake) == digests(host.lake)
+
+
+def test_a_datalake_made_anew_gets_what_is_newer_than_what_was_pruned_and_is_told_what_it_lacks(
+    host: Host, databases: Databases
+) -> None:
+    host.prune()
+    protect(host.lake)
+    host.prune()
+    host.record(2, 30)
+    host.lake = databases.other_lake
+    add_instrument(host.lake)
+    reader = make_conninfo(host.dsn, options="-c role=cryptopip_sync_reader")
+    with capture_logs() as logs:
+        report = sync_once(Sync(host.lake, [Source("ing1", reader)]))
+    assert report.failed == []
+    assert [count(host.lake, channel) for channel in CHANNELS] == [30, 30, 30]
+    told = {channel: sum(log.get("rows", 0) for log in logs if log.get("channel") == channel) for channel in CHANNELS}
+    assert told == dict.fromkeys(CHANNELS, 240)
+    assert host.sync() == 0
+    execute(host.lake, "DELETE FROM watermarks")
+    execute(host.dsn, "DELETE FROM pruned_chunks WHERE channel = 'quotes'")
+    (failed,) = sync_once(Sync(host.lake, [Source("ing1", reader)])).failed
+    assert "quotes and the table has" in (failed.error or "")
 
 
 def test_what_came_behind_the_protection_stays(host: Host) -> None:
