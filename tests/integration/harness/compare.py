@@ -103,7 +103,9 @@ def assert_books(fleet: Fleet, *, since_ns: int, samples: int, seed: int) -> Non
             sent = [one for one in true_rows(of, "book_events", fleet.wire) if one.sent_ns >= since_ns]
             known = [one.last_id for one in sent if one.last_id >= first]
             assert len(known) > len(sent) // 2, f"{symbol}: the first snapshot came late"
-            chosen = sorted(random.sample(known, min(samples // len(fleet.instruments), len(known))))
+            wanted = samples // len(fleet.instruments)
+            assert len(known) >= wanted, f"{symbol}: {len(known)} updates, {wanted} were to be compared"
+            chosen = sorted(random.sample(known, wanted))
             engine_id = engine_ids(of, fleet.wire)
             books = truth.books_at(symbol, [engine_id[one] for one in chosen])
             for update_id, book in zip(chosen, books, strict=True):
