@@ -131,7 +131,13 @@ def test_one_is_removed_but_never_the_only_verified_one(site: Site) -> None:
         assert site.fails(state="absent", name=oldest, check=check)["error"] == "last_verified"
     newest = site.ok(state="present", max_age="0s")["backup"]["name"]
     assert site.ok(state="absent", name=oldest, check=True)["removed"] == [oldest]
-    assert site.ok(state="absent", name=oldest)["removed"] == [oldest]
+    with psycopg.connect(site.dsn, dbname="datalake") as held:
+        held.execute("LOCK TABLE protections")
+        process = site.start(state="absent", name=oldest)
+        waiting = "select count(*) > 0 from pg_stat_activity where datname = 'datalake' and wait_event_type = 'Lock'"
+        until(lambda: site.pair.sql(waiting) == "t", "the removal to wait for the table")
+        assert site.pair.names() == [oldest, newest], "it was removed before it ceased to protect"
+    assert json.loads(process.communicate(timeout=240)[0])["removed"] == [oldest]
     for check in (True, False):
         assert site.ok(state="absent", name=oldest, check=check)["changed"] is False
     assert site.pair.names() == [newest]

@@ -12,7 +12,7 @@ from typing import Any
 from . import protections
 from .contract import Engine, Tell
 from .lock import no_restore, only_one
-from .model import Backup, BackupError, Listing
+from .model import Backup, BackupError, Listing, Removal
 from .plan import duration, newest_verified, plan_present, plan_verified, without
 
 DEFAULT_MAX_AGE = {"present": "24h", "verified": "0s"}
@@ -121,8 +121,20 @@ class Operation:
         with self._table() as table:
             if name not in {*before.unreadable, *(backup.name for backup in before.backups)}:
                 return self._after_removal(before, (), (), table)
-            removal = self.engine.plan_delete(name) if self.request.check else self.engine.delete(name, self.tell)
+            removal = self.engine.plan_delete(name)
+            if not self.request.check:
+                # Killed half-way, it leaves too little protected, never by a backup that is gone.
+                self._write(table, without(before, removal.removed))
+                removal = self._delete(name, table)
             return self._after_removal(before, removal.removed, removal.removed_wal, table)
+
+    def _delete(self, name: str, table: Any) -> Removal:
+        """Remove one backup; table ``protections`` follows where that fails."""
+        try:
+            return self.engine.delete(name, self.tell)
+        except BackupError:
+            self._write(table, self.engine.listing())
+            raise
 
     def _after_removal(
         self, before: Listing, removed: tuple[str, ...], removed_wal: tuple[str, ...], table: Any
