@@ -74,6 +74,23 @@ def test_a_backup_without_sentinel_is_not_listed_and_swept(root: Path) -> None:
     assert not (root / catalog.manifest_path(NAME)).exists()
 
 
+@pytest.mark.parametrize(
+    "under_way", ["base_000000010000000000000008_00000041", "base_000000020000000000000001_00000040"]
+)
+def test_a_removal_leaves_a_push_alone_that_another_host_is_at(root: Path, under_way: str) -> None:
+    add(root, NEWER, "2026-11-21T00:00:00.000000Z")
+    dead = "base_000000010000000000000004_00000040"
+    for name in (under_way, dead):
+        add(root, name, "")
+        (root / catalog.sentinel_path(name)).unlink()
+    catalog.write_json(FileStore(root), catalog.verdict_path(NEWER), {"verified": True, "verified_at": "x"})
+    retention.delete(FileStore(root), NAME)
+    assert {path.name for path in (root / "basebackups_005").iterdir() if path.is_dir()} == {NEWER, under_way}
+    assert {path.stem for path in (root / "manifests").iterdir()} == {NEWER, under_way}
+    retention.sweep(FileStore(root))
+    assert {path.name for path in (root / "basebackups_005").iterdir() if path.is_dir()} == {NEWER}
+
+
 @pytest.mark.parametrize("left", [None, b"", b"[]", b'{"name": "another"}'])
 def test_a_backup_whose_manifest_is_lost_is_told_apart_and_kept(root: Path, left: bytes | None) -> None:
     path = root / catalog.manifest_path(NAME)

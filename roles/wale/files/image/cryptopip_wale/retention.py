@@ -39,22 +39,33 @@ def trim_wal(store: Store) -> list[str]:
     return names
 
 
-def sweep(store: Store) -> None:
-    """Remove what belongs to no complete backup: the rest of removals and of pushes that died. Holds the lock."""
+def sweep(store: Store, removed: Sequence[str] | None = None) -> None:
+    """Remove what belongs to no complete backup: the rest of removals and of pushes that died. Holds the lock.
+
+    The lock is this host's, and a removal may run on another than the pushes: with ``removed`` only these go, and what
+    is older than the newest complete backup: no push is at work on that. Names sort by timeline, then position.
+    """
     complete = set(complete_names(store))
+    newest = max(complete, default="")
+
+    def is_left(name: str) -> bool:
+        if not name.startswith("base_") or name in complete:
+            return False
+        return removed is None or name in removed or name < newest
+
     for name in store.folders(BASE):
-        if name.startswith("base_") and name not in complete:
+        if is_left(name):
             store.remove_folder(f"{BASE}/{name}")
     for folder in ("verified", "manifests"):
         for name in store.names(folder):
-            if name.startswith("base_") and name.removesuffix(".json") not in complete:
+            if is_left(name.removesuffix(".json")):
                 store.remove(f"{folder}/{name}")
 
 
 def _remove(store: Store, names: Sequence[str]) -> list[str]:
     for name in names:
         store.remove(sentinel_path(name))
-    sweep(store)
+    sweep(store, names)
     return trim_wal(store)
 
 
