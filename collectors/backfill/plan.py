@@ -94,8 +94,10 @@ def plan_gap(
     after, before = number(gap.last_id_before), number(gap.first_id_after)
     if missing is not None and missing.first is not None and missing.last is not None:
         after, before = missing.first - 1, missing.last + 1
-    if known is not None and known.state == "open" and known.position is not None and before is not None:
-        before = min(before, known.position)
+    # Where ids tell, what is missing says where to go on: what a page left out is asked for again. Elsewhere the last
+    # page may have reached beyond the last trade known, without a verdict: the next one then does so once more.
+    elif known is not None and known.state == "open" and known.position is not None and before is not None:
+        before = min(before, max(known.position, (after or 0) + 2))
     if state == "open" and after is not None and before is not None and after >= before:
         state, detail = None, f"ids fall from {after} to {before}: the exchange has begun to count anew"
     return Plan(

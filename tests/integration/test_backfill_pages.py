@@ -33,17 +33,28 @@ class KilledError(Exception):
 
 
 class Told:
-    """An exchange's history: ids from ``oldest`` on, in pages of at most ``size``; dies at page ``dies_at``."""
+    """An exchange's history: ids from ``oldest`` on, in pages of at most ``size``; dies at page ``dies_at``.
 
-    def __init__(self, trades: list[Trade], oldest: int, size: int, dies_at: int | None) -> None:
+    With ``is_kept`` that page is committed before.
+    """
+
+    def __init__(
+        self, trades: list[Trade], oldest: int, size: int, dies_at: int | None, *, is_kept: bool = False
+    ) -> None:
         self.trades, self.oldest, self.size, self.left = trades, oldest, size, dies_at
+        self.is_kept = is_kept
 
     async def page(self, plan: Plan, below: int, count: int) -> list[Trade]:
-        if self.left == 0:
+        if self.left == 0 and not self.is_kept:
             raise KilledError
         self.left = None if self.left is None else self.left - 1
         known = [trade for trade in self.trades if self.oldest <= int(trade.trade_id or 0) < below]
         return known[-min(self.size, count) :]
+
+    def die(self, _: object) -> None:
+        """Behind a page that was committed."""
+        if self.left is not None and self.left < 0:
+            raise KilledError
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +127,8 @@ def run(lake: psycopg.Connection[Any], told: Told) -> BackfillReport | None:
         yield told
 
     try:
-        return backfill(lake, Query(until=T0 + timedelta(seconds=SECONDS)), {}, asking=asking)
+        until = T0 + timedelta(seconds=SECONDS)
+        return backfill(lake, Query(until=until), {}, asking=asking, on_progress=told.die)
     except* KilledError:
         pass
     return None
@@ -127,6 +139,19 @@ def spans_of_time(draw: st.DrawFn) -> list[tuple[int, int]]:
     """Spans of seconds that do not touch."""
     cuts = sorted(draw(st.sets(st.integers(1, SECONDS - 1), min_size=2, max_size=8)))
     return list(zip(cuts[::2], cuts[1::2], strict=False))
+
+
+@pytest.mark.parametrize("exchange", ["binance", "okx"])
+def test_a_run_killed_before_its_verdict_gives_it_the_next_time(lake: psycopg.Connection[Any], exchange: str) -> None:
+    trades = trades_of(list(range(0, 10 * SECONDS, 10)), 1)
+    prepare(lake, exchange, trades, [(0, 20), (31, 60)], "sequence" if exchange == "binance" else "heartbeat")
+    lacking = [trade for trade in trades if seconds_of(trade) != 25]
+    told = lacking if exchange == "binance" else trades
+    assert run(lake, Told(told, 0, 100, 0, is_kept=True)) is None
+    report = run(lake, Told(told, 0, 100, None))
+    assert report is not None
+    states = {gap.state for gap in report.gaps if gap.plan.start == T0 + timedelta(seconds=20)}
+    assert states == {"out_of_reach" if exchange == "binance" else "mended"}
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from collectors.backfill.histories import HISTORIES, HistoryError
@@ -44,6 +46,26 @@ def test_only_what_is_missing_is_asked_for() -> None:
 
 def test_a_run_goes_on_from_where_the_one_before_was_killed() -> None:
     assert plan_gap(OKX, GAP, None, Known("open", position=15)).before == 15
+
+
+@given(st.integers(0, 40), st.integers(1, 40), st.integers(0, 90))
+def test_wherever_a_run_was_killed_the_next_one_asks_for_what_is_left(after: int, length: int, position: int) -> None:
+    """A page may reach beyond the last trade known, and its verdict not be written any more."""
+    gap = replace(GAP, last_id_before=str(after), first_id_after=str(after + length))
+    plan = plan_gap(OKX, gap, None, Known("open", position=position))
+    assert (plan.state, plan.after) == ("open", after)
+    assert plan.before is not None
+    assert after < plan.before <= after + length
+    assert plan.before <= max(position, after + 2)
+    told = [trade(number, 1) for number in range(plan.before)][-1:]
+    assert position > after + 2 or reaches(told, after, T), "the page that is asked for once more is the last"
+
+
+def test_an_id_that_a_page_left_out_is_asked_for_again_however_far_the_run_came() -> None:
+    plan = plan_gap(BINANCE, replace(GAP, ids_between=9, missing_ids=1), Missing(1, 14, 14), Known("open", position=12))
+    assert (plan.state, plan.after, plan.before) == ("open", 13, 15)
+    plan = plan_gap(BINANCE, replace(GAP, ids_between=9, missing_ids=3), Missing(3, 11, 14), Known("open", position=12))
+    assert (plan.after, plan.before) == (10, 15)
 
 
 @pytest.mark.parametrize("state", ["empty", "mended", "out_of_reach"])
