@@ -11,7 +11,8 @@ from typing import Annotated, Any
 import psycopg
 import typer
 
-from collectors.config import Config, load_config
+from collectors.config import Endpoint, load_config
+from collectors.errors import CryptopipError, UsageError
 from collectors.universe import Instrument, Universe, UniverseError, load_universe
 from collectors.universe_load import Change, load_universe_into
 
@@ -32,30 +33,40 @@ def validate(
     file: UniverseFile,
     online: Annotated[bool, typer.Option("--online", help="Also ask each exchange for its market list.")] = False,
     config: Annotated[Path | None, typer.Option(help="A host's configuration, for the addresses of exchanges.")] = None,
+    exchange: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME[=URL]", help="Ask only this one, at the REST address URL; may be repeated."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
 ) -> None:
-    """Check a universe file and name all its mistakes.
+    """Check a universe file (/dev/stdin is one too) and name all its mistakes.
 
-    Exit code 0 where it is right, 1 where it has mistakes, 3 where an exchange could not be asked.
+    Exit code 0 where it is right, 1 where it has mistakes, 3 where only an exchange could not be asked.
 
     Example: cryptopip universe validate files/universe.yml --online
     """
+    if (exchange or config) and not online:
+        raise UsageError("--exchange and --config say whom to ask and where: add --online")
     instruments: list[Instrument] = []
+    silent: list[str] = []
     try:
         universe = load_universe(file)
         instruments = universe.instruments
-        problems = _ask_exchanges(universe, load_config(config) if config else Config()) if online else []
+        problems: list[str] = []
+        if online:
+            problems, silent = _ask_exchanges(universe, _endpoints(universe, config, exchange))
     except UniverseError as error:
         problems = error.problems
     if as_json:
-        typer.echo(json.dumps({"file": str(file), "instruments": len(instruments), "problems": problems}))
+        said = {"file": str(file), "instruments": len(instruments), "problems": problems, "silent": silent}
+        typer.echo(json.dumps(said))
     else:
-        for problem in problems:
-            typer.echo(f"{file}: {problem}", err=True)
-        if not problems:
+        for line in [f"{file}: {problem}" for problem in problems] + silent:
+            typer.echo(line, err=True)
+        if not problems and not silent:
             typer.echo(f"{file}: {len(instruments)} instruments, no mistakes")
-    if problems:
-        raise typer.Exit(1)
+    if problems or silent:
+        raise typer.Exit(1 if problems else CryptopipError.exit_code)
 
 
 @app.command()
@@ -84,11 +95,20 @@ def load(
     typer.echo(f"{len(changes)} changes, {len(universe.instruments)} instruments in the file")
 
 
-def _ask_exchanges(universe: Universe, config: Config) -> list[str]:
+def _endpoints(universe: Universe, config: Path | None, asked: list[str] | None) -> dict[str, Endpoint]:
+    """Whom to ask and where: the universe's exchanges, or those named; addresses as configured, or as named."""
+    known = load_config(config).exchanges if config else {}
+    if not asked:
+        return {name: known.get(name, Endpoint()) for name in {i.exchange for i in universe.instruments}}
+    named = [text.partition("=") for text in asked]
+    return {name: Endpoint(rest=url) if url else known.get(name, Endpoint()) for name, _, url in named}
+
+
+def _ask_exchanges(universe: Universe, endpoints: dict[str, Endpoint]) -> tuple[list[str], list[str]]:
     # ccxt takes a second to import, which every other command would wait for.
     from collectors.universe_online import ask_exchanges  # noqa: PLC0415
 
-    return asyncio.run(ask_exchanges(universe, config))
+    return asyncio.run(ask_exchanges(universe, endpoints))
 
 
 def _plain(change: Change) -> dict[str, Any]:

@@ -3,26 +3,45 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import ccxt.async_support
 
-from collectors.config import Config, Endpoint
-from collectors.errors import CryptopipError, UsageError
+from collectors.config import Endpoint
+from collectors.errors import UsageError
 from collectors.record.venues import native_id, venue
 from collectors.universe import Instrument, Universe
 
 
-async def ask_exchanges(universe: Universe, config: Config) -> list[str]:
-    """How the universe differs from the market lists of its exchanges; raises CryptopipError where one is silent."""
-    problems: list[str] = []
-    for exchange in sorted({i.exchange for i in universe.instruments}):
+class Answer(NamedTuple):
+    """What came of asking: how the universe differs from market lists, and which exchanges gave none, a text each."""
+
+    problems: list[str]
+    silent: list[str]
+
+
+async def ask_exchanges(universe: Universe, endpoints: Mapping[str, Endpoint]) -> Answer:
+    """Compare the universe's instruments of these exchanges with their market lists.
+
+    A silent exchange keeps no other from answering. Raises UsageError for an exchange that ccxt does not know.
+    """
+    answer = Answer([], [])
+    for exchange, endpoint in sorted(endpoints.items()):
         instruments = universe.of(exchange)
-        markets = await _markets(exchange, instruments, config.exchanges.get(exchange, Endpoint()))
-        problems += online_problems(instruments, markets)
-    return problems
+        if not instruments:
+            continue
+        try:
+            answer.problems.extend(online_problems(instruments, await _markets(exchange, instruments, endpoint)))
+        except _SilentError as error:
+            answer.silent.append(str(error))
+    return answer
+
+
+class _SilentError(Exception):
+    """An exchange gave no market list; the text says which, where, and what was found."""
 
 
 async def _markets(exchange: str, instruments: list[Instrument], endpoint: Endpoint) -> dict[str, dict[str, Any]]:
@@ -33,16 +52,23 @@ async def _markets(exchange: str, instruments: list[Instrument], endpoint: Endpo
     types = ["spot"] if {i.kind for i in instruments} == {"spot"} else None
     client = maker({"options": {"fetchMarkets": {"types": types}}} if types else {})
     if endpoint.rest is not None:
-        client.urls["api"]["public"] = endpoint.rest.rstrip("/") + "/api/v3"
+        client.urls["api"] = moved(client.urls["api"], endpoint.rest)
     try:
         return dict(await client.load_markets())
     except ccxt.BaseError as error:
         where = endpoint.rest or "its own address"
-        raise CryptopipError(
+        raise _SilentError(
             f"{exchange} at {where} did not give its market list ({error}): check the network, or validate offline"
         ) from error
     finally:
         await client.close()
+
+
+def moved(urls: Any, rest: str) -> Any:
+    """ccxt's addresses, in dicts or not, with the scheme and host of each replaced by ``rest``; paths stay."""
+    if isinstance(urls, dict):
+        return {name: moved(url, rest) for name, url in urls.items()}
+    return rest.rstrip("/") + urlsplit(urls).path if isinstance(urls, str) else urls
 
 
 def online_problems(instruments: Iterable[Instrument], markets: dict[str, dict[str, Any]]) -> Iterator[str]:

@@ -91,6 +91,21 @@ def test_a_valid_universe_ends_with_0_and_mistakes_with_1(tmp_path: Path) -> Non
     assert result.stderr.count(str(bad)) == 2
 
 
+def test_an_exchange_that_does_not_answer_is_told_and_ends_with_3() -> None:
+    at = ["--online", "--exchange", "binance=http://127.0.0.1:1", "--exchange", "okx=http://127.0.0.1:1"]
+    result = CliRunner().invoke(app, ["universe", "validate", str(UNIVERSE), *at])
+    assert result.exit_code == 3
+    assert result.stdout == ""
+    assert result.stderr.startswith("binance at http://127.0.0.1:1 did not give its market list (")  # of okx is nothing
+    assert result.stderr.count("\n") == 1
+
+
+def test_asking_an_exchange_takes_online() -> None:
+    result = CliRunner().invoke(app, ["universe", "validate", str(UNIVERSE), "--exchange", "binance"])
+    assert result.exit_code == 2
+    assert "add --online" in result.stderr
+
+
 def test_loading_an_invalid_universe_never_reaches_the_database(tmp_path: Path) -> None:
     args = ["universe", "load", str(tmp_path / "absent.yml"), "--kind", "ingestor", "--dsn", "host=203.0.113.1"]
     result = CliRunner().invoke(app, args)

@@ -10,7 +10,7 @@ import yaml
 
 from collectors.universe import UniverseError, load_universe
 from collectors.universe_load import COLUMNS, Change, UniverseConflictError, plan_instruments, plan_recording
-from collectors.universe_online import online_problems
+from collectors.universe_online import moved, online_problems
 
 DEFAULT = Path(__file__).resolve().parents[2] / "files" / "universe.yml"
 ENTRY: dict[str, Any] = {
@@ -157,3 +157,16 @@ def test_the_exchange_own_list_is_compared_field_by_field(tmp_path: Path) -> Non
         "id 7 (binance BTC/USDT): `price_tick` is 0.1 here and 0.01 at the exchange: correct it",
         "id 8 (binance ETH/USDT): the exchange lists no such symbol: did you mean ETH/USDC, BTC/USDT?",
     ]
+
+
+def test_another_address_takes_the_place_of_every_host_and_leaves_the_paths() -> None:
+    urls = {
+        "public": "https://api.binance.com/api/v3",
+        "v": {"spot": "https://api.{hostname}"},
+        "rest": "https://a:1/x/",
+    }
+    assert moved(urls, "http://10.0.0.9:9400/") == {
+        "public": "http://10.0.0.9:9400/api/v3",
+        "v": {"spot": "http://10.0.0.9:9400"},
+        "rest": "http://10.0.0.9:9400/x/",
+    }
