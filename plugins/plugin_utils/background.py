@@ -15,6 +15,8 @@ from ansible.utils.display import Display
 
 LIMIT_S = 30 * 86400
 POLL_S = 3.0
+FIRST_POLL_S = 0.3
+"""The pause grows from this to ``POLL_S``, so that short work is seen too and long work costs little."""
 _ASYNC_KEYS = (
     *("ansible_job_id", "started", "finished", "results_file"),
     *("stdout", "stderr", "stdout_lines", "stderr_lines"),
@@ -45,9 +47,10 @@ class BackgroundAction(ActionBase):  # type: ignore[misc]  # Ansible has no type
         job = result.get("ansible_job_id")
         if not job:
             return result
-        said = ""
+        said, pause = "", FIRST_POLL_S
         while not result.get("finished") and not result.get("failed"):
-            time.sleep(POLL_S)
+            time.sleep(pause)
+            pause = min(pause * 1.5, POLL_S)
             result = self._status(job, "status", task_vars)
             line = self._line(task_vars)
             if line and line != said:

@@ -84,7 +84,7 @@ def assert_true(fleet: Fleet, since: int, whole_from: int) -> None:
     for channel in set(fleet.channels) - set(fleet.shared_channels):
         # A checksum is of the best levels: whether one behind them is missing shows later.
         begin = whole_from if fleet.decoder.streams[channel].proof is Proof.CHECKSUM else since
-        assert assert_epochs(fleet, channel, begin) > 100
+        assert assert_epochs(fleet, channel, begin) > 20, "hardly anything was compared"
         assert_uncovered_is_listed(fleet, channel, begin)
     if "book_events" not in fleet.shared_channels:
         assert_snapshots(fleet)
