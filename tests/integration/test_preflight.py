@@ -28,6 +28,7 @@ class Case(NamedTuple):
 
 
 LISTEN = "192.0.2.1"
+ANOTHER_PYTHON = "3.12" if sys.version_info.minor != 12 else "3.13"
 TIMESCALEDB: dict[str, Any] = {
     "timescaledb_edition": "apache",
     "timescaledb_listen_address": LISTEN,
@@ -96,7 +97,10 @@ CASES = {
         r"no-release-room has [0-9.]+ GiB free below /opt, expected at least 1000000000 \(app_min_free_gib\)",
     ),
     "other-python": Case(
-        "app", {"app_python": "3.9"}, {}, r"other-python has Python 3\.\d+, expected 3\.9 \(app_python\)"
+        "app",
+        {"app_python": ANOTHER_PYTHON},
+        {},
+        rf"other-python has Python 3\.\d+, expected {re.escape(ANOTHER_PYTHON)} \(app_python\)",
     ),
     "port-in-use": Case(
         "timescaledb",
@@ -115,6 +119,8 @@ PLAY = """
     - ansible.builtin.set_fact: {cacheable: true}
       args: "{{ {'ansible_all_ipv4_addresses': [listen]} | combine(facts) }}"
     - ansible.builtin.include_role: {name: "cryptopip.marketdata.{{ role }}", tasks_from: preflight}
+    - ansible.builtin.include_role: {name: cryptopip.marketdata.timescaledb, tasks_from: preflight_disk}
+      when: role == "timescaledb"
 """
 
 
@@ -130,6 +136,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> str:
             "ansible_connection": "local",
             "ansible_python_interpreter": sys.executable,
             "listen": LISTEN,
+            "fleet_address": LISTEN,
+            "cryptopip_passwords": {},
             "timescaledb_data_path": str(folder / "hosts" / "data"),
             "timescaledb_wal_path": str(folder / "hosts" / "wal"),
             **ports,
