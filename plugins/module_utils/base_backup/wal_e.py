@@ -53,7 +53,11 @@ def parse_answer(done: Finished, what: str) -> dict[str, Any]:
         ) from error
     if failed:
         problems = [Problem(each["object"], each["problem"]) for each in answer.get("problems", [])]
-        raise BackupError(answer.get("error", "engine"), f"{answer.get('msg', done.said())}.", problems)
+        raise BackupError(
+            answer.get("error", "engine"),
+            f"{answer.get('msg') or f'{what}: exit code {done.code}: {done.said()}'}.",
+            problems,
+        )
     return dict(answer)
 
 
