@@ -31,6 +31,21 @@ options:
   backup:
     description: Name of the backup to begin from, instead of the newest that ends before the target.
     type: str
+  timeline:
+    description:
+      - Timeline to recover along. V(latest), the newest one that the backup leads to; V(current), that of the backup;
+        or a number, as V(1) for what the cluster did after a moment to which it was later restored.
+      - Where the WAL of the newest timeline branches off before the chosen backup, recovery fails; name an older
+        O(backup), or the O(timeline).
+    type: str
+    default: latest
+  system_identifier:
+    description:
+      - The cluster whose backup is wanted, where the store holds those of several. By default that in the server's
+        place, or where there is none the only one that has backups.
+      - A host that was provisioned anew has a new cluster; then name the lost one. What the store holds is told by
+        C(docker exec cryptopip-wale cryptopip-wale clusters), and by the failure.
+    type: str
   existing:
     description:
       - What to do with a cluster in the place. V(refuse) fails, V(keep) leaves it beside under a name that ends in
@@ -181,6 +196,8 @@ def main() -> None:
             state={"type": "str", "default": "recovered", "choices": ["recovered", "promoted"]},
             target={"type": "str"},
             backup={"type": "str"},
+            timeline={"type": "str", "default": "latest"},
+            system_identifier={"type": "str"},
             existing={"type": "str", "default": "refuse", "choices": ["refuse", "keep", "remove"]},
             stop={"type": "bool", "default": False},
             engine={"type": "str", "default": "wal_e", "choices": list(ENGINES), "aliases": ["backup_engine"]},
@@ -205,6 +222,8 @@ def main() -> None:
         work=Path(options["work_path"]),
         restore_work=Path(options["restore_path"]),
         connection=options,
+        system_identifier=options["system_identifier"],
+        timeline=options["timeline"],
     )
     with told_in(wish.work) as tell:
         recovery = Recovery(wish, ENGINES[options["engine"]](options["container"]), tell)

@@ -184,6 +184,105 @@ def test_what_cannot_be_reached_or_fetched_leaves_no_earlier_state(site: Site) -
     assert len(pair.shell("ls -d /var/lib/postgresql/data/pg_data.*").split()) == 1  # that of the try before
 
 
+def beat(pair: Pair, *numbers: int) -> None:
+    """Commit each of these numbers, and have the WAL of them archived."""
+    pair.sql("create table if not exists beats (n int)")
+    for number in numbers:
+        pair.sql(f"insert into beats values ({number})")
+    pair.archived_segment()
+
+
+def beats(pair: Pair) -> list[int]:
+    """The numbers that the cluster has."""
+    return [int(number) for number in pair.sql("select n from beats order by n").split()]
+
+
+def test_what_a_cluster_did_before_it_went_back_is_reached_by_the_number_of_its_timeline(site: Site) -> None:
+    pair = site.pair
+    first = site.ok(state="present", max_age="0s", database="")["backup"]["name"]
+    beat(pair, 1)
+    back = pair.sql("select clock_timestamp()")
+    beat(pair, 2, 3)  # timeline 1 goes on
+    left = pair.sql("select clock_timestamp()")
+    beat(pair, 4)
+    wish: dict[str, Any] = {"module": "base_restore", "server": pair.db, "timeout": 120, "stop": True}
+    wish |= {"existing": "remove"}
+    site.ok(**wish, target=back)
+    assert beats(pair) == [1]
+    promote(site, 2)
+    beat(pair, 20)
+    second = site.ok(state="present", max_age="0s", database="")["backup"]["name"]
+    beat(pair, 21)
+
+    refused = site.fails(**wish, target="latest", timeline="1", backup=second)
+    assert f"{second} is of timeline 2, expected 1" in refused["msg"]
+    assert "expected latest, current or a number" in site.fails(**wish, target="latest", timeline="first")["msg"]
+    done = site.ok(**wish, target=left, timeline="1")
+    assert (done["backup"]["name"], beats(pair)) == (first, [1, 2, 3])
+    done = site.ok(**wish, target="latest", backup=first)  # from the old timeline across to the new
+    assert (done["is_paused"], beats(pair)) == (False, [1, 20, 21])
+    done = site.ok(**wish, target="latest", timeline="2")
+    assert (done["backup"]["name"], beats(pair)) == (second, [1, 20, 21])
+
+
+def new_cluster(pair: Pair) -> str:
+    """The cluster is lost, its server starts with a new one, as on a machine provisioned anew; its identifier."""
+    run("docker", "kill", pair.db)
+    pair.shell(f"rm -rf {PGDATA} /var/lib/postgresql/wal/pg_wal")
+    run("docker", "start", pair.db)
+    pair.await_server(pair.db)
+    return pair.root.rsplit("/", 1)[1]
+
+
+def test_a_new_cluster_in_the_place_is_told_which_one_is_to_come_back(site: Site) -> None:
+    pair = site.pair
+    lost = pair.root.rsplit("/", 1)[1]
+    backup = site.ok(state="present", max_age="0s", database="")["backup"]["name"]
+    beat(pair, 1, 2)
+    found = new_cluster(pair)
+    assert found != lost
+    pair.archived_segment()  # the store holds something of both
+    wish: dict[str, Any] = {"module": "base_restore", "server": pair.db, "timeout": 120, "target": "latest"}
+    wish |= {"existing": "keep", "stop": True}
+    said = site.fails(**wish)["msg"]
+    assert f"but of {lost} (1 backups, the newest of 20" in said
+    assert "set system_identifier" in said
+    assert "holds nothing of the cluster 4" in site.fails(**wish, system_identifier="4")["msg"]
+    assert pair.root.endswith(found)  # nothing was touched
+
+    site.ok(state="present", max_age="0s", database="")  # now both have backups, so none is the only one
+    told = site.ok(**wish, system_identifier=lost, check=True)
+    assert (told["backup"]["name"], told["backup"]["system_identifier"]) == (backup, lost)
+    done = site.ok(**wish, system_identifier=lost)
+    assert (done["is_paused"], beats(pair)) == (False, [1, 2])
+    assert pair.root.endswith(lost)
+    promoted = site.ok(module="base_restore", state="promoted", server=pair.db)
+    assert (promoted["archive_mode"], promoted["timeline"]) == ("on", 2)
+    assert pair.archived_segment().startswith("00000002")
+    assert pair.exists(f"{pair.root}/wal_005/00000002.history.lzo")
+    assert pair.exists(f"{PGDATA}.{done['kept_as']}/PG_VERSION")
+
+    run("docker", "stop", pair.db)
+    pair.shell(f"rm -rf {PGDATA} /var/lib/postgresql/wal/pg_wal")
+    ambiguous = site.fails(**wish)["msg"]
+    assert f"backups of {', '.join(sorted((found, lost)))}, expected exactly one" in ambiguous
+    assert site.ok(**wish, system_identifier=lost)["kept_as"] is None
+    assert beats(pair) == [1, 2]
+
+
+def test_where_nothing_is_in_the_place_the_only_cluster_with_backups_comes_back(site: Site) -> None:
+    pair = site.pair
+    lost = pair.root.rsplit("/", 1)[1]
+    site.ok(state="present", max_age="0s", database="")
+    beat(pair, 1, 2)
+    new_cluster(pair)
+    pair.archived_segment()  # of which no backup was ever made
+    run("docker", "stop", pair.db)
+    pair.shell(f"rm -rf {PGDATA} /var/lib/postgresql/wal/pg_wal")
+    done = site.ok(module="base_restore", server=pair.db, timeout=120, target="latest")
+    assert (done["backup"]["system_identifier"], beats(pair)) == (lost, [1, 2])
+
+
 def drills(site: Site) -> list[tuple[Any, ...]]:
     """What the drills came to, the oldest first."""
     with psycopg.connect(site.dsn, dbname="app") as connection:

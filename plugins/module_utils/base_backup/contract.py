@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from .model import Backup, Listing, Removal
+from .model import Backup, Cluster, Listing, Removal
 
 Tell = Callable[[str], None]
 """Takes one line that says how far a long operation is, with cumulative figures; lines may be skipped by who reads."""
@@ -21,6 +21,12 @@ class Engine(Protocol):
     @property
     def name(self) -> str:
         """As in the module's option ``engine``."""
+
+    def clusters(self) -> tuple[Cluster, ...]:
+        """Every cluster that the store holds anything of."""
+
+    def of_cluster(self, system_identifier: str) -> Engine:
+        """The engine for another cluster of the store than the one in the server's place; for listing and fetching."""
 
     def listing(self) -> Listing:
         """Every complete backup of this cluster; one that is being made, or whose making died, is none."""

@@ -95,6 +95,21 @@ class Listing:
 
 
 @dataclass(frozen=True)
+class Cluster:
+    """One cluster of which a store holds anything; ``newest`` is the end of its newest backup."""
+
+    system_identifier: str
+    backups: int
+    newest: datetime | None
+    is_here: bool  # in the server's place
+
+    def text(self) -> str:
+        """For an error message."""
+        span = "" if self.newest is None else f", the newest of {text_of(self.newest)}"
+        return f"{self.system_identifier} ({self.backups} backups{span})"
+
+
+@dataclass(frozen=True)
 class Removal:
     """What a removal takes away, or would: names of backups, and of archived files of WAL that no other needs."""
 

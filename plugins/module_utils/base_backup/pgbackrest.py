@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from .contract import Tell
-from .model import Backup, BackupError, Listing, Problem, Removal, instant, text_of
+from .model import Backup, BackupError, Cluster, Listing, Problem, Removal, instant, text_of
 from .process import Finished, run_in
 
 SERVER = "cryptopip-timescaledb"
@@ -154,14 +155,28 @@ class PgBackRest:
 
     container: str
     name: str = "pgbackrest"
+    system_identifier: str = ""  # empty: every cluster of the stanza
 
     @classmethod
     def on(cls, container: str | None) -> PgBackRest:
         """The server the role timescaledb runs, or the one named."""
         return cls(container or SERVER)
 
+    def clusters(self) -> tuple[Cluster, ...]:
+        backups = self._stanza().listing.backups
+        newest = {backup.system_identifier: backup for backup in backups}  # the oldest come first
+        counts = Counter(backup.system_identifier for backup in backups)
+        return tuple(Cluster(key, counts[key], each.finished_at, is_here=False) for key, each in newest.items())
+
+    def of_cluster(self, system_identifier: str) -> PgBackRest:
+        return replace(self, system_identifier=system_identifier)
+
     def listing(self) -> Listing:
-        return self._stanza().listing
+        listing = self._stanza().listing
+        wanted = self.system_identifier
+        return replace(
+            listing, backups=tuple(each for each in listing.backups if wanted in ("", each.system_identifier))
+        )
 
     def take(self, tell: Tell) -> Backup:
         before = self.listing()

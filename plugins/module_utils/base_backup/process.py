@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .model import BackupError
@@ -29,6 +29,7 @@ def run_in(
     argv: Sequence[str],
     *,
     user: str | None = None,
+    environment: Mapping[str, str] | None = None,
     on_line: Callable[[str], None] | None = None,
 ) -> Finished:
     """``docker exec`` without a shell; ``on_line`` sees each line of standard error as it comes.
@@ -36,6 +37,7 @@ def run_in(
     Open locks go along: a client that outlives this process still holds them, as what it started still works.
     """
     options = [] if user is None else ["--user", user]
+    options += [word for key, value in (environment or {}).items() for word in ("--env", f"{key}={value}")]
     try:
         process = subprocess.Popen(
             ["docker", "exec", *options, container, *argv],

@@ -93,6 +93,8 @@ class Wish:
     work: Path
     restore_work: Path
     connection: Mapping[str, Any]
+    system_identifier: str | None = None  # the cluster in the place, or the only one of the store
+    timeline: str = "latest"
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,8 @@ class Plan:
         if self.is_filled:
             lines.append(f"what is in {PGDATA} goes to {PGDATA}.{self.kept_as}\n")
         goal = f"{self.target.kind} {self.target.text}"
-        lines.append(f"{self.backup.name} is put there and recovered to {goal}, archiving off\n")
+        whose = f"{self.backup.name} of the cluster {self.backup.system_identifier}"
+        lines.append(f"{whose} is put there and recovered to {goal}, archiving off\n")
         return "".join(lines)
 
 
@@ -145,9 +148,15 @@ class Recovery:
             return facts | {"seconds": round(time.monotonic() - began, 1)}
 
     def _plan(self) -> Plan:
+        if self.wish.system_identifier:
+            self.engine = self.engine.of_cluster(self.wish.system_identifier)
         listing = self.engine.listing()
+        if not listing.backups and not self.wish.system_identifier:
+            self._refuse_without_cluster()
         target = parse_target(self.wish.target, listing)
-        backup = choose_backup(listing, target, self.wish.backup)
+        backup = choose_backup(listing, target, self.wish.backup, self.wish.timeline)
+        # Fetched while nothing is in the place that could tell which cluster it is.
+        self.engine = self.engine.of_cluster(backup.system_identifier)
         is_running = docker("inspect", "--format", "{{.State.Running}}", self.wish.server).strip() == "true"
         is_filled = bool(self._in_place(_LOOK).strip())
         if is_running and not self.wish.stop:
@@ -161,6 +170,16 @@ class Recovery:
             )
         return Plan(backup, target, is_running, is_filled, f"replaced_{datetime.now(UTC):%Y%m%d%H%M%S}")
 
+    def _refuse_without_cluster(self) -> None:
+        """A new cluster in the place has no backup: say of which others there are some."""
+        others = [each.text() for each in self.engine.clusters() if each.backups]
+        if others:
+            raise BackupError(
+                "not_found",
+                "the store holds no backup of the cluster that is in the server's place, but of "
+                f"{', '.join(others)}: set system_identifier to the one that is to come back.",
+            )
+
     def _put(self, plan: Plan) -> None:
         if plan.is_running:
             docker("stop", "--time", "600", self.wish.server)
@@ -170,7 +189,7 @@ class Recovery:
             self.done.append(f"moved the cluster to {PGDATA}.{plan.kept_as}")
         try:
             self.engine.fetch(plan.backup.name, PGDATA, self.tell)
-            values = settings(plan.target, self.engine.restore_command, "pause")
+            values = settings(plan.target, self.engine.restore_command, "pause", self.wish.timeline)
             self._in_place(_READY, conf_text(values))
         except BackupError as error:
             if plan.is_filled:

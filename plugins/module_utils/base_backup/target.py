@@ -9,6 +9,7 @@ from datetime import datetime
 from .model import Backup, BackupError, Listing, instant, text_of
 
 _LSN = re.compile(r"[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}")
+_NUMBER = re.compile(r"[1-9][0-9]{0,9}")
 _TIME = re.compile(r"\d{4}-\d\d-\d\d([ T].*)?")
 
 
@@ -50,22 +51,36 @@ def parse_target(text: str, listing: Listing) -> Target:
     return Target("name", text)
 
 
-def choose_backup(listing: Listing, target: Target, wanted: str | None) -> Backup:
+def parse_timeline(text: str) -> int | None:
+    """The number of a timeline; None for ``latest`` and ``current`` (the backup's own)."""
+    if text in ("latest", "current"):
+        return None
+    if not _NUMBER.fullmatch(text):
+        raise BackupError("usage", f"the timeline is {text!r}, expected latest, current or a number as 2.")
+    return int(text)
+
+
+def choose_backup(listing: Listing, target: Target, wanted: str | None, timeline: str = "latest") -> Backup:
     """The newest backup from which the target can be reached; a corrupt one is left out unless it is ``wanted``.
 
     Nobody knows when a restore point was: the oldest backup reaches it if any does; name a newer one to go faster.
+    A timeline with a number is reached from its own backups, else from those of a lower number.
     """
-    if wanted is not None:
-        backup = listing.named(wanted)
-        _reaches(backup, target)
+    number = parse_timeline(timeline)
+    if wanted is not None or target.kind == "backup":
+        backup = listing.named(target.text if wanted is None else wanted)
+        _reaches(backup, target, number)
         return backup
-    if target.kind == "backup":
-        return listing.named(target.text)
     fit = [backup for backup in listing.backups if backup.verified is not False and _is_before(backup, target)]
+    if number is not None:
+        fit = [each for each in fit if each.timeline == number] or [each for each in fit if each.timeline < number]
     if not fit:
         first = listing.backups[0] if listing.backups else None
         span = f"the first ends at {text_of(first.finished_at)}, {first.stop_lsn}" if first else "there is none"
-        raise BackupError("not_found", f"no backup that is not corrupt ends before the target {target.text}: {span}.")
+        where = "" if number is None else f" on timeline {number} or a lower one"
+        raise BackupError(
+            "not_found", f"no backup that is not corrupt ends before the target {target.text}{where}: {span}."
+        )
     return fit[0] if target.kind == "name" else fit[-1]
 
 
@@ -76,7 +91,11 @@ def _is_before(backup: Backup, target: Target) -> bool:
     return target.kind != "lsn" or parse_lsn(backup.stop_lsn) <= parse_lsn(target.text)
 
 
-def _reaches(backup: Backup, target: Target) -> None:
+def _reaches(backup: Backup, target: Target, number: int | None) -> None:
+    if number is not None and (backup.timeline > number or (target.kind == "backup" and backup.timeline != number)):
+        raise BackupError(
+            "usage", f"{backup.name} is of timeline {backup.timeline}, expected {number}, as the timeline asked for."
+        )
     if not _is_before(backup, target) or (target.kind == "backup" and target.text != backup.name):
         raise BackupError(
             "usage",
@@ -85,9 +104,9 @@ def _reaches(backup: Backup, target: Target) -> None:
         )
 
 
-def settings(target: Target, restore_command: str, action: str) -> dict[str, str]:
+def settings(target: Target, restore_command: str, action: str, timeline: str = "latest") -> dict[str, str]:
     """PostgreSQL's settings for the recovery; nothing of it archives. ``action`` is what to do at the target."""
-    found = {"restore_command": restore_command, "recovery_target_timeline": "latest", "archive_mode": "off"}
+    found = {"restore_command": restore_command, "recovery_target_timeline": timeline, "archive_mode": "off"}
     match target.kind:
         case "latest":
             return found

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .contract import Tell
-from .model import Backup, BackupError, Listing, Problem, Removal, instant
+from .model import Backup, BackupError, Cluster, Listing, Problem, Removal, instant
 from .process import Finished, run_in
 
 SIDECAR = "cryptopip-wale"
@@ -37,6 +37,19 @@ def parse_backup(row: dict[str, Any]) -> Backup:
 def parse_listing(answer: dict[str, Any]) -> Listing:
     """The answer of ``cryptopip-wale list``."""
     return Listing(tuple(parse_backup(row) for row in answer["backups"]), tuple(answer["unreadable"]))
+
+
+def parse_clusters(answer: dict[str, Any]) -> tuple[Cluster, ...]:
+    """The answer of ``cryptopip-wale clusters``."""
+    return tuple(
+        Cluster(
+            row["system_identifier"],
+            row["backups"],
+            None if row["newest"] is None else instant(row["newest"]),
+            is_here=row["system_identifier"] == answer["here"],
+        )
+        for row in answer["clusters"]
+    )
 
 
 def parse_answer(done: Finished, what: str) -> dict[str, Any]:
@@ -78,11 +91,18 @@ class WalE:
 
     container: str
     name: str = "wal_e"
+    system_identifier: str = ""  # empty: the cluster in the server's place
 
     @classmethod
     def on(cls, container: str | None) -> WalE:
         """The sidecar the role wale runs, or the one named."""
         return cls(container or SIDECAR)
+
+    def clusters(self) -> tuple[Cluster, ...]:
+        return parse_clusters(self._ask(["clusters"]))
+
+    def of_cluster(self, system_identifier: str) -> WalE:
+        return replace(self, system_identifier=system_identifier)
 
     def listing(self) -> Listing:
         return parse_listing(self._ask(["list"]))
@@ -138,4 +158,5 @@ class WalE:
             if line.startswith(PROGRESS):
                 tell(line.removeprefix(PROGRESS))
 
-        return run_in(self.container, argv, on_line=on_line)
+        named = {"CRYPTOPIP_WALE_SYSTEM_IDENTIFIER": self.system_identifier} if self.system_identifier else {}
+        return run_in(self.container, argv, environment=named, on_line=on_line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -77,6 +78,46 @@ def test_a_target_out_of_reach_is_refused(text: str, wanted: str | None, code: s
 
 def test_a_named_backup_is_taken_whatever_was_found_of_it() -> None:
     assert choose_backup(LISTING, parse_target("latest", LISTING), "torn") == TORN
+
+
+ABANDONED, SECOND = backup("abandoned", 6, "3/0"), replace(backup("second", 7, "2/10"), timeline=2)
+FORKED = Listing((OLD, MIDDLE, ABANDONED, SECOND))
+
+
+@pytest.mark.parametrize(
+    ("timeline", "text", "chosen"),
+    [
+        ("latest", "latest", SECOND),
+        ("1", "latest", ABANDONED),
+        ("2", "latest", SECOND),
+        ("2", "2026-11-27 05:30", MIDDLE),
+        ("3", "latest", SECOND),
+        ("1", "old", OLD),
+    ],
+)
+def test_a_timeline_is_reached_from_its_own_backups_else_from_those_before_it(
+    timeline: str, text: str, chosen: Backup
+) -> None:
+    target = parse_target(text, FORKED)
+    assert choose_backup(FORKED, target, None, timeline) == chosen
+    expected = "current" if text == "old" else timeline
+    assert settings(target, "fetch %f %p", "pause", timeline)["recovery_target_timeline"] == expected
+
+
+@pytest.mark.parametrize(
+    ("timeline", "text", "wanted", "code"),
+    [
+        ("0", "latest", None, "usage"),
+        ("newest", "latest", None, "usage"),
+        ("1", "latest", "second", "usage"),
+        ("2", "old", None, "usage"),
+        ("1", "2026-11-27 00:30", None, "not_found"),
+    ],
+)
+def test_a_timeline_out_of_reach_is_refused(timeline: str, text: str, wanted: str | None, code: str) -> None:
+    with pytest.raises(BackupError) as caught:
+        choose_backup(FORKED, parse_target(text, FORKED), wanted, timeline)
+    assert caught.value.code == code
 
 
 @pytest.mark.parametrize("text", ["latest", "2026-11-28", "0/FF", "old", "it's here"])

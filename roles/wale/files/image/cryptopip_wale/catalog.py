@@ -12,11 +12,9 @@ from typing import Any
 
 from cryptopip_wale.durable import make_folder
 from cryptopip_wale.errors import WaleError
-from cryptopip_wale.store import Store
+from cryptopip_wale.store import BASE, SENTINEL, Store
 
 NAME = re.compile(r"base_[0-9A-F]{24}_[0-9A-F]{8}")
-BASE = "basebackups_005"
-_SENTINEL = "_backup_stop_sentinel.json"
 FIELDS = (
     "name",
     "start_lsn",
@@ -32,7 +30,7 @@ Manifest = dict[str, Any]
 
 def sentinel_path(name: str) -> str:
     """WAL-E's sign that a backup is complete; written last, removed first."""
-    return f"{BASE}/{name}{_SENTINEL}"
+    return f"{BASE}/{name}{SENTINEL}"
 
 
 def manifest_path(name: str) -> str:
@@ -69,7 +67,7 @@ def exclusive(store: Store) -> Iterator[None]:
 
 def complete_names(store: Store) -> list[str]:
     """Names of all backups that have their sentinel, also those whose manifest is lost."""
-    return sorted(name.removesuffix(_SENTINEL) for name in store.names(BASE) if name.endswith(_SENTINEL))
+    return sorted(name.removesuffix(SENTINEL) for name in store.names(BASE) if name.endswith(SENTINEL))
 
 
 def read_manifest(store: Store, name: str) -> Manifest:

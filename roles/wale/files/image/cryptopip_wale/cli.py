@@ -1,4 +1,4 @@
-"""``cryptopip-wale list | verify NAME | delete NAME | retain N | status``: answers with one JSON document."""
+"""``cryptopip-wale list|verify NAME|delete NAME|retain N|status|clusters``: answers with one JSON document."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import Any
 from cryptopip_wale.archive import archived_files
 from cryptopip_wale.catalog import list_backups
 from cryptopip_wale.codec import ensure_keys
-from cryptopip_wale.config import read_config
+from cryptopip_wale.config import Config, read_config
 from cryptopip_wale.deadline import start_deadline
 from cryptopip_wale.errors import WaleError
 from cryptopip_wale.retention import delete, retain
-from cryptopip_wale.store import Store, open_store
+from cryptopip_wale.store import Store, clusters, open_store
 from cryptopip_wale.verification import verify
+from cryptopip_wale.wal import cluster_identifier
 
 
 def status(store: Store) -> dict[str, Any]:
@@ -30,8 +31,30 @@ def status(store: Store) -> dict[str, Any]:
     }
 
 
-def run(arguments: argparse.Namespace, store: Store) -> dict[str, Any]:
+def all_clusters(config: Config) -> dict[str, Any]:
+    """The clusters that the store holds anything of; ``here`` is the one beside us, null where there is none."""
+    try:
+        here = cluster_identifier(config.data)
+    except FileNotFoundError:
+        here = None
+    rows = []
+    for store in clusters(config):
+        backups, unreadable = list_backups(store)
+        rows.append(
+            {
+                "system_identifier": store.identifier,
+                "backups": len(backups) + len(unreadable),
+                "newest": backups[-1]["finished_at"] if backups else None,
+            }
+        )
+    return {"here": here, "clusters": rows}
+
+
+def run(arguments: argparse.Namespace, config: Config) -> dict[str, Any]:
     """Carry out one command."""
+    if arguments.command == "clusters":
+        return all_clusters(config)
+    store = open_store(config)
     match arguments.command:
         case "list":
             rows, unreadable = list_backups(store)
@@ -51,7 +74,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="cryptopip-wale", description=__doc__)
     parser.add_argument("--json", action="store_true", help="accepted for clarity: the answer is always JSON")
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("list", "verify", "delete", "retain", "status"):
+    for name in ("list", "verify", "delete", "retain", "status", "clusters"):
         command = commands.add_parser(name)
         if name in ("verify", "delete"):
             command.add_argument("name", help="of the backup, as base_000000010000000000000003_00000040")
@@ -71,7 +94,7 @@ def main() -> None:
         config = read_config()
         start_deadline(config.deadline_s, f"cryptopip-wale {arguments.command}")
         ensure_keys(config)
-        answer = run(arguments, open_store(config))
+        answer = run(arguments, config)
         exit_code = 0
     except WaleError as error:
         answer = {"error": error.code, "msg": str(error), "problems": error.problems}

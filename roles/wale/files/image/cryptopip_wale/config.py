@@ -38,6 +38,7 @@ class Config:
     s3: S3 | None = None
     gpg_key_id: str = ""  # empty: not encrypted
     gpg_key_file: Path = Path(SECRETS, "gpg.key")
+    system_identifier: str = ""  # of the cluster that is asked for; empty: the one in ``data``
 
     @property
     def scratch(self) -> Path:
@@ -77,4 +78,5 @@ def read_config(environment: Mapping[str, str] = os.environ) -> Config:
         s3=read_s3(environment),
         gpg_key_id=environment.get("WALE_GPG_KEY_ID", ""),
         gpg_key_file=Path(environment.get("CRYPTOPIP_WALE_GPG_KEY_FILE", f"{SECRETS}/gpg.key")),
+        system_identifier=environment.get("CRYPTOPIP_WALE_SYSTEM_IDENTIFIER", ""),
     )

@@ -12,6 +12,10 @@ from cryptopip_wale.errors import WaleError
 from cryptopip_wale.s3 import S3Store, list_clusters
 from cryptopip_wale.wal import cluster_identifier
 
+BASE = "basebackups_005"
+SENTINEL = "_backup_stop_sentinel.json"
+"""WAL-E's folder of base backups, and how its sign that one is complete ends."""
+
 
 class Store(Protocol):
     """The files of one cluster by names like ``wal_005/NAME.lzo``; nothing here ever shows half a file.
@@ -149,26 +153,47 @@ class FileStore:
         sync_folder((self.root / folder).parent)
 
 
+def clusters(config: Config) -> list[Store]:
+    """The stores of all clusters of which there is anything, by their system identifiers."""
+    found = list_clusters(config.s3) if config.s3 else [path.name for path in config.store.glob("*")]
+    return [_store_of(config, name) for name in sorted(found) if name.isdigit()]
+
+
+def has_backup(store: Store) -> bool:
+    """Whether there is a complete backup of the cluster, so anything that could be restored."""
+    return any(name.endswith(SENTINEL) for name in store.names(BASE))
+
+
 def system_identifier(config: Config) -> str:
-    """Of the cluster beside us; on a machine that lost it, of the only one in the store."""
+    """Of the cluster that is asked for; else of the one beside us; where that is lost, of the only one with backups."""
+    where = f"s3://{config.s3.bucket}/{config.s3.prefix}" if config.s3 else config.store
+    if wanted := config.system_identifier:
+        known = [store.identifier for store in clusters(config)]
+        if wanted not in known:
+            raise WaleError(
+                "not_found", f"{where} holds nothing of the cluster {wanted}, but of {', '.join(known) or 'none'}"
+            )
+        return wanted
     try:
         return cluster_identifier(config.data)
     except FileNotFoundError:
-        found = list_clusters(config.s3) if config.s3 else [path.name for path in config.store.glob("*")]
-        known = sorted(name for name in found if name.isdigit())
-        if len(known) != 1:
-            where = f"s3://{config.s3.bucket}/{config.s3.prefix}" if config.s3 else config.store
-            raise WaleError(
-                "store",
-                f"{config.data} holds no cluster and {where} holds backups of {', '.join(known) or 'none'}, "
-                "expected exactly one: mount the data folder, or a store with one cluster's backups",
-            ) from None
-        return known[0]
+        known = [store.identifier for store in clusters(config) if has_backup(store)]
+    if len(known) != 1:
+        raise WaleError(
+            "store",
+            f"{config.data} holds no cluster and {where} holds backups of {', '.join(known) or 'none'}, "
+            "expected exactly one: mount the data folder or the store, or name the cluster (system_identifier; "
+            "by hand CRYPTOPIP_WALE_SYSTEM_IDENTIFIER), cryptopip-wale clusters tells of each",
+        )
+    return known[0]
+
+
+def _store_of(config: Config, identifier: str) -> Store:
+    if config.s3:
+        return S3Store(config.s3, identifier, config.store)
+    return FileStore(config.store / identifier)
 
 
 def open_store(config: Config) -> Store:
     """The store of this cluster: one per system identifier, so no cluster writes over another's."""
-    identifier = system_identifier(config)
-    if config.s3:
-        return S3Store(config.s3, identifier, config.store)
-    return FileStore(config.store / identifier)
+    return _store_of(config, system_identifier(config))
