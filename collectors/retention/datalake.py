@@ -52,7 +52,8 @@ def ask(connection: psycopg.Connection[Any], incarnation: UUID, streams: Sequenc
     """All of one moment."""
     connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     with connection.transaction():
-        row = connection.execute("SELECT now(), protected_until()").fetchone()
+        # Not now(), which is when the transaction began: what was merged between that and the snapshot is seen as well.
+        row = connection.execute("SELECT clock_timestamp(), protected_until()").fetchone()
         assert row is not None
         first = connection.execute("SELECT first_seen FROM sources WHERE incarnation = %s", [incarnation]).fetchone()
         marks = connection.execute("SELECT stream, batch FROM watermarks WHERE incarnation = %s", [incarnation])
