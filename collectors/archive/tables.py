@@ -15,6 +15,9 @@ LEDGER = "schema_migrations"
 NOT_ARCHIVED = {
     "watermarks": "how far sync has come, not what it brought: with it, a sync after an import would skip rows",
     "supersessions": "how far sync has come with connections that were loaded again",
+    **dict.fromkeys(
+        ("comparisons", "doubts"), "how far ingestors were compared: after an import they are compared again"
+    ),
     "identities": "what the decoders declare: sync and an import write it anew",
     "protections": "which backups and archives were verified here; brought back elsewhere it would let ingestors prune",
     **dict.fromkeys(
@@ -101,7 +104,8 @@ TABLES: tuple[Table, ...] = (
         "coverage",
         "state",
         _COVERAGE,
-        "(to_jsonb(t) - 'batch' || CASE WHEN t.ended_at < {end} THEN '{{}}'::jsonb ELSE"
+        "(to_jsonb(t) - 'batch' || jsonb_build_object('revoked', t.revoked * tstzmultirange(tstzrange(NULL, {end})))"
+        " || CASE WHEN t.ended_at < {end} THEN '{{}}'::jsonb ELSE"
         """ '{{"ended_at": null, "ended_by": null, "last_id": null, "last_time": null}}' END)::text""",
     ),
     Table("backfills", "state", "t.gap && tstzrange({start}, {end})", "to_jsonb(t)::text"),

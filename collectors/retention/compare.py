@@ -16,14 +16,12 @@ from collectors.sync.channels import (
     ChannelSpec,
     Extent,
     analyze_statement,
-    copy_columns,
     stage_name,
     stored,
     timed_columns,
 )
 from collectors.sync.identities import specs
-from collectors.sync.source import Stream, copy_of
-from collectors.sync.tuples import numbered_rows
+from collectors.sync.source import Stream, copy_of, received_rows
 
 _PIECE = timedelta(hours=1)
 """Receive time compared at once: what the datalake's temporary table must hold."""
@@ -63,7 +61,7 @@ def compare_chunk(
         (spec,) = (spec for spec in specs(stream.exchange) if spec.name == chunk.channel)
         with lake.transaction():
             target.tune(lake)
-            rows += target.fill(lake, spec, copy_of(ingestor, _rows_of(spec, stream, since, since + _PIECE)))
+            rows += target.fill(lake, spec, copy_of(ingestor, received_rows(spec, stream, since, since + _PIECE)))
             extent = target.extent_of(lake, spec)
             if extent is not None:
                 lake.execute(analyze_statement(spec))
@@ -79,26 +77,6 @@ def _hours(ingestor: psycopg.Connection[Any], chunk: Chunk) -> list[tuple[int, d
         " WHERE received_at >= %s AND received_at < %s GROUP BY 1, 2 ORDER BY 2, 1"
     ).format(sql.Identifier(chunk.channel))
     return ingestor.execute(query, [chunk.start, chunk.end]).fetchall()
-
-
-def _rows_of(spec: ChannelSpec, stream: Stream, since: datetime, until: datetime) -> sql.Composed:
-    parts = {
-        "columns": copy_columns(spec),
-        "table": sql.Identifier(spec.name),
-        "stream": sql.Literal(stream.id),
-        "since": sql.Literal(since),
-        "until": sql.Literal(until),
-    }
-    counted = sql.SQL(
-        "stream_id = {stream} AND batch NOT IN"
-        " (SELECT batch FROM load_batches WHERE stream_id = {stream} AND superseded_by IS NOT NULL)"
-    ).format(**parts)
-    if spec.numbered:
-        wanted = sql.SQL("n.received_at >= {since} AND n.received_at < {until}").format(**parts)
-        return numbered_rows(spec, counted, wanted, since, until)
-    return sql.SQL(
-        "SELECT {columns} FROM {table} WHERE {counted} AND received_at >= {since} AND received_at < {until}"
-    ).format(counted=counted, **parts)
 
 
 def _lacking(spec: ChannelSpec, extent: Extent, ingestor: str) -> sql.Composed:

@@ -164,6 +164,11 @@ DERIVATIVES = ChannelSpec(
 )
 SPECS: tuple[ChannelSpec, ...] = (TRADES, QUOTES, BOOK_EVENTS, DERIVATIVES, LIQUIDATIONS)
 """As they are merged by id; ``identities.specs`` has those of an exchange."""
+COMPARED = (TRADES, LIQUIDATIONS)
+"""Where every connection is sent every event, so that one which another received was lost.
+
+Not quotes, which exchanges may sum up for each connection; books prove by their chain that they are whole.
+"""
 
 
 class Extent(Struct, frozen=True):
@@ -208,11 +213,38 @@ def extent_query(spec: ChannelSpec) -> sql.Composed:
     ).format(missing=sql.SQL(spec.missing_id), stage=stage_name(spec))
 
 
-def merge_statement(spec: ChannelSpec, extent: Extent, ingestor: str) -> sql.Composed:
+_DOUBTED = sql.SQL(
+    """,
+late AS (
+    SELECT c.incarnation, c.stream, i.instrument_id, i.hour, min(i.time) AS first_time, max(i.time) AS last_time
+    FROM inserted AS i
+    INNER JOIN instruments AS n ON n.id = i.instrument_id
+    INNER JOIN comparisons AS c ON c.exchange = n.exchange AND i.time < c.until
+    GROUP BY c.incarnation, c.stream, i.instrument_id, i.hour
+),
+doubted AS (
+    INSERT INTO doubts AS d (incarnation, stream, channel, instrument_id, hour, first_time, last_time)
+    SELECT incarnation, stream, {channel}, instrument_id, hour, first_time, last_time FROM late AS l
+    WHERE EXISTS (
+        SELECT FROM coverage AS v
+        WHERE
+            v.incarnation = l.incarnation AND v.stream = l.stream AND v.instrument_id = l.instrument_id
+            AND v.channel = {channel} AND v.started_at <= l.last_time
+            AND coalesce(v.ended_at, 'infinity') >= l.first_time
+    )
+    ON CONFLICT (incarnation, stream, channel, instrument_id, hour) DO UPDATE
+    SET first_time = least(d.first_time, excluded.first_time), last_time = greatest(d.last_time, excluded.last_time)
+)
+"""
+)
+
+
+def merge_statement(spec: ChannelSpec, extent: Extent, ingestor: str, *, doubting: bool = False) -> sql.Composed:
     """Insert what the history lacks and add it to the digests, in one statement; returns the number of rows inserted.
 
     Of the copies of an event in the stage the one received first is taken. What the history has is sorted out before
-    the sort, which brings the rest to the table in the order of its indexes.
+    the sort, which brings the rest to the table in the order of its indexes. With ``doubting`` streams that were
+    compared before these events came are to be compared with them.
     """
     return sql.SQL(
         """
@@ -222,17 +254,18 @@ WITH inserted AS (
     FROM (SELECT {timed}, {ingestor} AS ingestor FROM {stage}) AS s
     WHERE NOT EXISTS (SELECT FROM {table} AS t WHERE {stored})
     ORDER BY {identity}, s.received_at
-    RETURNING t.instrument_id, time_bucket('1 hour', t.time) AS hour, event_hash({text}) AS hash
+    RETURNING t.instrument_id, t.time, time_bucket('1 hour', t.time) AS hour, event_hash({text}) AS hash
 ),
 digested AS (
     INSERT INTO digests AS d (instrument_id, channel, hour, rows, hash)
     SELECT instrument_id, {channel}, hour, count(*), sum(hash) FROM inserted GROUP BY instrument_id, hour
     ON CONFLICT (instrument_id, channel, hour)
     DO UPDATE SET rows = d.rows + excluded.rows, hash = d.hash + excluded.hash
-)
+){doubted}
 SELECT count(*) FROM inserted
 """
     ).format(
+        doubted=_DOUBTED.format(channel=sql.Literal(spec.name)) if doubting else sql.SQL(""),
         table=sql.Identifier(spec.name),
         columns=copy_columns(spec),
         identity=sql.SQL(spec.identity),

@@ -21,7 +21,7 @@ from msgspec import Struct, field
 from collectors.config import Source, Sync
 from collectors.decode import EXCHANGES
 from collectors.events import Channel
-from collectors.sync import source, supersede, target
+from collectors.sync import claims, source, supersede, target
 from collectors.sync.channels import SPECS
 from collectors.sync.errors import SourceError, SyncError
 from collectors.sync.identities import specs
@@ -42,7 +42,8 @@ class Counts(Struct):
 class SourceReport(Struct):
     """What was merged from one ingestor; ``error`` is None where all that it had is merged.
 
-    ``merged_until`` is the receive time up to which its connections are merged, None where it has none or failed.
+    ``merged_until`` is the receive time up to which its connections are merged, None where it has none or failed;
+    ``missed`` are events found that others received while it claimed to listen.
     """
 
     ingestor: str
@@ -51,6 +52,7 @@ class SourceReport(Struct):
     transactions: int = 0
     error: str | None = None
     merged_until: datetime | None = None
+    missed: int = 0
 
 
 class SyncReport(Struct):
@@ -93,9 +95,12 @@ def sync_once(
     *,
     wait: bool = False,
     max_weight: int = MAX_WEIGHT,
+    pace: claims.Pace = claims.USUAL,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> SyncReport:
     """Merge all that every source has committed by now; a source that fails is reported and the others go on.
+
+    Each is compared with what others received (``claims``), at the ``pace`` given.
 
     Raises SyncRunningError where another sync is at work and ``wait`` is false, SyncError where the datalake fails.
     """
@@ -110,7 +115,7 @@ def sync_once(
             report = SourceReport(each.ingestor)
             reports.append(report)
             try:
-                _sync_source(lake, each, report, max_weight, on_progress, peers=peers)
+                _sync_source(lake, each, report, max_weight, pace, on_progress, peers=peers)
             except (SourceError, psycopg.Error) as error:
                 if lake.broken or lake.closed:
                     raise SyncError(f"the datalake was lost: {str(error).strip()}") from error
@@ -119,11 +124,12 @@ def sync_once(
     return SyncReport(reports, time.monotonic() - started)
 
 
-def _sync_source(
+def _sync_source(  # noqa: PLR0917 - one caller, right above
     lake: psycopg.Connection[Any],
     configured: Source,
     report: SourceReport,
     max_weight: int,
+    pace: claims.Pace,
     on_progress: Callable[[Progress], None],
     *,
     peers: supersede.Peers,
@@ -159,6 +165,7 @@ def _sync_source(
                 done += sum(merged.pulled for merged in counts.values())
                 on_progress(Progress(configured.ingestor, done, max(done, waiting)))
             _retry_supersessions(lake, ingestor, incarnation, stream, peers)
+            report.missed += claims.check_claims(lake, ingestor, incarnation, stream, pace)
         report.merged_until = target.merged_until(lake, incarnation)
 
 
@@ -211,6 +218,8 @@ def _merge_range(
             if rows != batches.rows[spec.name]:
                 _accept_pruned(ingestor, spec.name, stream, batches, rows)
             counts[spec.name] = target.merge(lake, spec, stream.ingestor) if rows else target.Merged(0, 0, 0)
+            if rows:
+                claims.note_late(lake, spec, incarnation, stream)
         target.merge_connections(lake, incarnation, stream, source.read_connections(ingestor, stream, batches))
         target.merge_coverage(lake, incarnation, stream, source.read_coverage(ingestor, stream, batches))
         target.move_watermark(lake, incarnation, stream, batches)
@@ -225,7 +234,7 @@ def _accept_pruned(
     It does so only with what a datalake had merged, so this one was made anew or restored to before that.
     """
     told = batches.rows[channel]
-    if rows > told or not source.is_pruned(ingestor, channel, batches):
+    if rows > told or not source.is_pruned(ingestor, channel, batches.received_from, batches.received_to):
         raise SourceError(
             f"batches {batches.first} to {batches.last} of {stream.key} say {told} {channel} and the table has {rows}:"
             " rows were removed or added by hand; load their journals again into a new database"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +16,7 @@ from collectors.events import CHANNELS
 from collectors.sync.channels import SPECS, ChannelSpec, copy_columns
 from collectors.sync.errors import SourceError
 from collectors.sync.plan import Batch, BatchRange
-from collectors.sync.tuples import numbered_query
+from collectors.sync.tuples import numbered_query, numbered_rows
 
 # A source that vanishes must not hold up the others for the hours TCP would wait.
 PATIENCE = {
@@ -145,11 +146,13 @@ def waiting_rows(connection: psycopg.Connection[Any], stream: Stream, watermark:
     return int(row[0]) if row else 0
 
 
-def is_pruned(connection: psycopg.Connection[Any], channel: str, batches: BatchRange) -> bool:
-    """Whether rows of a channel received while ``batches`` were may have been pruned: they were merged once."""
+def is_pruned(
+    connection: psycopg.Connection[Any], channel: str, since: datetime | None, until: datetime | None
+) -> bool:
+    """Whether rows of a channel received in that time, both included, may have been pruned: they were merged once."""
     row = connection.execute(
         "SELECT EXISTS (SELECT FROM pruned_chunks WHERE channel = %s AND during && tstzrange(%s, %s, '[]'))",
-        [channel, batches.received_from, batches.received_to],
+        [channel, since, until],
     ).fetchone()
     return row == (True,)
 
@@ -180,6 +183,27 @@ def copy_of(connection: psycopg.Connection[Any], rows: sql.Composed) -> Iterator
                 pieces.clear()
                 size = 0
     yield b"".join(pieces)
+
+
+def received_rows(spec: ChannelSpec, stream: Stream, since: datetime, until: datetime) -> sql.Composed:
+    """The query of a stream's rows received from ``since`` on and before ``until``, superseded ones left out."""
+    parts = {
+        "columns": copy_columns(spec),
+        "table": sql.Identifier(spec.name),
+        "stream": sql.Literal(stream.id),
+        "since": sql.Literal(since),
+        "until": sql.Literal(until),
+    }
+    counted = sql.SQL(
+        "stream_id = {stream} AND batch NOT IN"
+        " (SELECT batch FROM load_batches WHERE stream_id = {stream} AND superseded_by IS NOT NULL)"
+    ).format(**parts)
+    if spec.numbered:
+        wanted = sql.SQL("n.received_at >= {since} AND n.received_at < {until}").format(**parts)
+        return numbered_rows(spec, counted, wanted, since, until)
+    return sql.SQL(
+        "SELECT {columns} FROM {table} WHERE {counted} AND received_at >= {since} AND received_at < {until}"
+    ).format(counted=counted, **parts)
 
 
 def _plain(spec: ChannelSpec, stream: Stream, batches: BatchRange) -> sql.Composed:

@@ -22,8 +22,8 @@ from psycopg import sql
 
 from collectors.config import Source
 from collectors.events import Channel
-from collectors.sync import source, target
-from collectors.sync.channels import ChannelSpec, Extent, copy_columns, create_stage, stage_name, stored, timed_columns
+from collectors.sync import claims, source, target
+from collectors.sync.channels import ChannelSpec, Extent, copy_columns, stage_name, stored, timed_columns
 from collectors.sync.errors import SourceError
 from collectors.sync.identities import specs
 from collectors.sync.plan import BatchRange
@@ -145,11 +145,11 @@ def replace(
                 waits |= missing | _pruned(spec, holders, epoch)
                 left = 0 if waits else _remove(lake, spec, holders, epoch)
                 removed += left
-            _refill(lake, ingestor, spec, _in_force(spec, stream, epoch))
+            target.refill(lake, ingestor, spec, _in_force(spec, stream, epoch))
             counts[spec.name] = target.merge(lake, spec, stream.ingestor)
             if left:  # what a row taken out had kept from being merged
                 for holder in holders:
-                    _refill(lake, holder.connection, spec, _window(lake, spec, holder.stream, epoch))
+                    target.refill(lake, holder.connection, spec, _window(lake, spec, holder.stream, epoch))
                     target.merge(lake, spec, holder.stream.ingestor)
             lake.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(_old(spec)))
     lake.execute(
@@ -161,6 +161,7 @@ def replace(
         ("coverage", COVERAGE_COLUMNS, target.merge_coverage),
     ):
         merge(lake, incarnation, stream, source.read_epoch(ingestor, table, columns, stream, epoch.epoch))
+    claims.compare_anew(lake, incarnation, stream, epoch.epoch)
     _note(lake, incarnation, stream, epoch, removed=removed, waits=sorted(waits))
     return counts
 
@@ -248,15 +249,6 @@ def _old(spec: ChannelSpec) -> sql.Identifier:
     return sql.Identifier(f"old_{spec.name}")
 
 
-def _refill(
-    lake: psycopg.Connection[Any], connection: psycopg.Connection[Any], spec: ChannelSpec, rows: sql.Composed
-) -> int:
-    """The stage holds what the query gives on ``connection``, and nothing else."""
-    lake.execute(create_stage(spec))
-    lake.execute(sql.SQL("TRUNCATE {}").format(stage_name(spec)))
-    return target.fill(lake, spec, source.copy_of(connection, rows))
-
-
 def _batches(stream: Stream, epoch: Epoch, *, superseded: bool) -> sql.Composed:
     return sql.SQL(
         "SELECT batch FROM load_batches WHERE stream_id = {} AND split_part(segment, '-', 1) = {}"
@@ -331,7 +323,7 @@ def _gather_old(
     counted = _of_batches(stream, _batches(stream, epoch, superseded=True))
     rows = 0
     if epoch.superseded_from is not None:
-        rows = _refill(lake, ingestor, spec, _rows(spec, counted, epoch.superseded_from, epoch.superseded_to))
+        rows = target.refill(lake, ingestor, spec, _rows(spec, counted, epoch.superseded_from, epoch.superseded_to))
     if rows != row[0]:
         return None
     if not rows:
@@ -342,7 +334,7 @@ def _gather_old(
             " SELECT DISTINCT t.*, {} AS text FROM (SELECT {}, {} AS ingestor FROM {}) AS t"
         ).format(_old(spec), sql.SQL(spec.text), timed_columns(spec), sql.Literal(stream.ingestor), stage_name(spec))
     )
-    _refill(lake, ingestor, spec, _in_force(spec, stream, epoch))
+    target.refill(lake, ingestor, spec, _in_force(spec, stream, epoch))
     return _subtract(lake, spec, stream.ingestor)
 
 
@@ -378,7 +370,7 @@ def _old_extent(lake: psycopg.Connection[Any], spec: ChannelSpec) -> Extent | No
 def _remove(lake: psycopg.Connection[Any], spec: ChannelSpec, holders: Sequence[Holder], epoch: Epoch) -> int:
     """Take out of the history the old rows that nobody has; how many. ``old`` keeps those that nobody has."""
     for holder in holders:
-        _refill(lake, holder.connection, spec, _window(lake, spec, holder.stream, epoch))
+        target.refill(lake, holder.connection, spec, _window(lake, spec, holder.stream, epoch))
         if not _subtract(lake, spec, holder.stream.ingestor):
             return 0
     extent = _old_extent(lake, spec)

@@ -17,6 +17,7 @@ from psycopg import sql
 from collectors.datalake import missing_relations
 from collectors.decode import decoder
 from collectors.sync.channels import (
+    COMPARED,
     SPECS,
     ChannelSpec,
     Extent,
@@ -30,7 +31,7 @@ from collectors.sync.channels import (
 )
 from collectors.sync.errors import SourceError, SyncError
 from collectors.sync.plan import BatchRange
-from collectors.sync.source import CONNECTION_COLUMNS, COVERAGE_COLUMNS, INSTRUMENT_COLUMNS, Stream
+from collectors.sync.source import CONNECTION_COLUMNS, COVERAGE_COLUMNS, INSTRUMENT_COLUMNS, Stream, copy_of
 
 LOCK = int.from_bytes(b"cpipsync")
 TABLES = (
@@ -43,6 +44,8 @@ TABLES = (
     "sync_conflicts",
     "supersessions",
     "identities",
+    "comparisons",
+    "doubts",
     *(s.name for s in SPECS),
 )
 
@@ -217,6 +220,15 @@ def fill(connection: psycopg.Connection[Any], spec: ChannelSpec, pieces: Iterato
         return cursor.rowcount
 
 
+def refill(
+    lake: psycopg.Connection[Any], ingestor: psycopg.Connection[Any], spec: ChannelSpec, rows: sql.Composed
+) -> int:
+    """The stage holds what the query gives on ``ingestor``, and nothing else; returns its rows."""
+    lake.execute(create_stage(spec))
+    lake.execute(sql.SQL("TRUNCATE {}").format(stage_name(spec)))
+    return fill(lake, spec, copy_of(ingestor, rows))
+
+
 def merge(connection: psycopg.Connection[Any], spec: ChannelSpec, ingestor: str) -> Merged:
     """Merge what the stage holds into the history, its digests and the contradictions."""
     extent = extent_of(connection, spec)
@@ -228,11 +240,18 @@ def merge(connection: psycopg.Connection[Any], spec: ChannelSpec, ingestor: str)
             " further ingestor would double them; nothing of their batches was merged"
         )
     connection.execute(analyze_statement(spec))
-    inserted = _count(connection, merge_statement(spec, extent, ingestor))
+    doubting = spec in COMPARED and _is_late(connection, extent)
+    inserted = _count(connection, merge_statement(spec, extent, ingestor, doubting=doubting))
     conflicts = 0
     if inserted < extent.rows and spec.payload:  # only then is there a second copy of anything
         conflicts = _count(connection, contradictions_statement(spec, extent, ingestor))
     return Merged(extent.rows, inserted, conflicts)
+
+
+def _is_late(connection: psycopg.Connection[Any], extent: Extent) -> bool:
+    """Whether some stream was compared already with what others had of that time."""
+    row = connection.execute("SELECT EXISTS (SELECT FROM comparisons WHERE until > %s)", [extent.first]).fetchone()
+    return row == (True,)
 
 
 def _count(connection: psycopg.Connection[Any], statement: sql.Composed) -> int:
