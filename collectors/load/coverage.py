@@ -20,6 +20,9 @@ The whole contract, all times being receive times (ns):
 * a ``gap`` mark tells what ids do not: a checksum that fails, a jump in a connection's frame numbers, a frame that
   cannot be read where only the connection vouches for the next. The interval ends at the last event received before it
   (``sequence``); the next opens at the mark, of a book at the next whole one. Where ids chain the mark changes nothing.
+* an event that is heard and cannot be loaded (dated absurdly, a number that is none) ends the interval at the last
+  event received before it (``sequence``), whatever its ids; the next opens at the next event, of a book at the next
+  whole one.
 * damage of the journal ends everything at the last ``alive`` before it (``disk``); what comes behind opens anew.
 * the close mark ends everything at ``alive`` with its reason; a dead writer without one, with ``crash``.
 """
@@ -250,11 +253,17 @@ class Coverage(Struct):
         tracker = self.tracker(channel, native_id)
         if tracker.is_sequence or tracker.started_at is None:
             return
-        before = last_before(tracker, at)
-        self._end(tracker, tracker.started_at if before is None else before, "sequence")
-        forget(tracker)
+        self.missed(channel, native_id, at)
         if channel != "book_events":
             open_at(tracker, at)
+
+    def missed(self, channel: Channel, native_id: str, at: int) -> None:
+        """An event received at ``at`` is not among the rows."""
+        tracker = self.tracker(channel, native_id)
+        if tracker.started_at is not None:
+            before = last_before(tracker, at)
+            self._end(tracker, tracker.started_at if before is None else before, "sequence")
+        forget(tracker)
 
     def reaches(self, alive: int) -> None:
         """A commit: the connection was alive until then."""

@@ -223,6 +223,8 @@ class Encoder:
         """Encode the events of a line: all, or where one of them is unsound none, so that it can be tried again."""
         wanted = [event for event in events if self.only is None or event.native_id in self.only]
         if self._is_careful and not all(map(self._is_sound, wanted)):
+            for event in wanted:
+                self._miss(event, self._line[2])
             return
         for event in wanted:
             self._event(event, received_at, self._line[2])
@@ -308,8 +310,10 @@ class Encoder:
             self._reject(event, recv_ns)
         else:
             _ENCODERS[kind](self, event, f"{received_at}\t{time_text}\t{head}")
-        if self._coverage is not None:
-            self._track(event, native_id, recv_ns, time if time_text else None)
+        if not time_text:
+            self._miss(event, recv_ns)
+        elif self._coverage is not None:
+            self._track(event, native_id, recv_ns, time)
 
     def _trade(self, e: Trade, head: str) -> None:
         trade_id = e.trade_id
@@ -356,8 +360,13 @@ class Encoder:
         self._numbers.texts.append(text)
         return text
 
+    def _miss(self, event: Event, recv_ns: int) -> None:
+        """Tell the coverage of an event that was heard and is not among the rows."""
+        if self._coverage is not None:
+            self._coverage.missed(_EVENT_KINDS[type(event)], event.native_id, recv_ns)
+
     def _track(self, event: Event, native_id: str, recv_ns: int, time: int | None) -> None:
-        """Tell the coverage of an event, loaded or kept otherwise."""
+        """Tell the coverage of an event that is loaded, now or when its instrument has an id."""
         coverage = self._coverage
         assert coverage is not None
         kind = type(event)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from collectors.decode import decoder
 from collectors.decode.binance import Binance
-from collectors.events import BookEvent, Derivative, Event, Liquidation, Quote, Trade
+from collectors.events import BookEvent, Channel, Derivative, Event, Liquidation, Quote, Trade
 from collectors.journal import Damage, Group, Position, Snapshot, Subscribed, Unsubscribed
 from collectors.journal.format import encode_mark
 from collectors.load.batch import Batch, Instruments, Stream
@@ -122,6 +122,31 @@ def test_an_event_a_day_off_is_rejected_with_its_place(ms: int, year: int) -> No
     assert "expected within a day" in rejected.reason
 
 
+@pytest.mark.parametrize("channel", ["trades", "quotes", "book_events"])
+@pytest.mark.parametrize("fault", ["time", "number"])
+def test_an_event_heard_and_not_loaded_is_not_covered(channel: Channel, fault: str) -> None:
+    def event(number: int, *, is_bad: bool = False) -> Event:
+        time = 0 if is_bad and fault == "time" else NOW
+        price = "x" if is_bad and fault == "number" else "1"
+        if channel == "trades":
+            return Trade("BTCUSDT", time, str(number), None, price, "2")
+        if channel == "quotes":
+            return Quote("BTCUSDT", time, number, price, "2", "3", "4")
+        return BookEvent("BTCUSDT", time, "update", number, number, None, [(price, "2")], [])
+
+    stream = Stream(3, Scripted(event(1), event(2), event(3, is_bad=True), event(4), event(5)))
+    snapshot = encode_mark(Snapshot(NOW, "book_events", "BTCUSDT", "", NOW, '{"lastUpdateId":1,"bids":[],"asks":[]}'))
+    batch = made(
+        *([snapshot] if channel == "book_events" else []), *(f"{NOW + n} {n}\n" for n in range(5)), stream=stream
+    )
+    assert len(batch.rows[channel]) == 4 + (channel == "book_events")
+    assert len(batch.parked) + len(batch.rejected) == 1
+    heard = [(one.started_at - NOW, one.ended_at and one.ended_at - NOW, one.ended_by) for one in batch.intervals]
+    # The last good event ends it; a book opens again with the next whole one only.
+    again = [] if channel == "book_events" else [(3, None, None)]
+    assert heard == [(1 if channel == "book_events" else 0, 1, "sequence"), *again]
+
+
 def test_what_cannot_be_read_is_parked_with_its_place() -> None:
     lines = ["not a frame\n", f"{NOW} garbage\n", "99999999999999999999 {}\n", '{"mark":"new","at":1}\n']
     batch = made(*lines, trade(1))
@@ -204,7 +229,7 @@ def test_the_smallest_receive_time_counts_also_of_what_is_no_plain_frame() -> No
 def test_the_short_way_of_common_frames_ends_where_the_long_way_does(lines: list[str]) -> None:
     quick = made(*lines)
     # The wrong number has every event of the batch looked at, the long way.
-    careful = made(*lines, bad := quote(99, bid="NaN"))
+    careful = made(*lines, bad := trade(99, symbol="ETHUSDT", price="NaN"), ids=IDS | {"ETHUSDT": 8})
     assert careful.parked.pop().line_length == len(bad) - 1
     assert careful.rows == quick.rows
     assert careful.parked == quick.parked
