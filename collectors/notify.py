@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import socket
 
+STALLED_SECONDS = 3600
+"""After how long without a step forward such a command is ended: longer than any one transaction of it takes."""
+
 
 class Notifier:
     """Sends states to the socket systemd names in NOTIFY_SOCKET; without one every call does nothing.
@@ -27,6 +30,13 @@ class Notifier:
     def watchdog(self) -> None:
         """The work has moved on since the last call."""
         self._send("WATCHDOG=1")
+
+    def moved_on(self) -> None:
+        """The same of a command that ends when its work is done (``Type=oneshot``, which has no watchdog).
+
+        Its time to start, which is its whole life, is counted anew from now, STALLED_SECONDS long.
+        """
+        self._send(f"EXTEND_TIMEOUT_USEC={STALLED_SECONDS * 1_000_000}")
 
     def stopping(self) -> None:
         """The service is on its way to a clean end."""

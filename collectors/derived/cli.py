@@ -14,6 +14,7 @@ import typer
 from collectors.config import DEFAULT_CONFIG, load_config
 from collectors.derived.ohlcv import DeriveReport, DeriveRunningError, derive
 from collectors.errors import CryptopipError
+from collectors.notify import Notifier
 
 
 def derive_command(
@@ -36,12 +37,18 @@ def derive_command(
     """
     conninfo = dsn if dsn is not None else load_config(config).require_sync().datalake
     log = structlog.get_logger()
+    notifier = Notifier()
+
+    def on_progress(report: DeriveReport) -> None:
+        notifier.moved_on()
+        log.debug("derived", hours=report.hours, bars=report.bars)
+
     try:
         with psycopg.connect(
             conninfo, application_name="cryptopip derive", client_encoding="UTF8", autocommit=True
         ) as connection:
             connection.execute("SET client_connection_check_interval = '2s'; SET temp_buffers = '32MB'")
-            report = derive(connection, retry=retry, on_progress=_progress)
+            report = derive(connection, retry=retry, on_progress=on_progress)
     except DeriveRunningError as running:
         log.info(str(running))
         raise typer.Exit(running.exit_code) from running
@@ -58,7 +65,3 @@ def derive_command(
             refused=report.refused,
         )
         raise typer.Exit(1)
-
-
-def _progress(report: DeriveReport) -> None:
-    structlog.get_logger().debug("derived", hours=report.hours, bars=report.bars)

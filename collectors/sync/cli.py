@@ -55,9 +55,15 @@ def sync(
     settings = load_config(config).require_sync()
     if every is not None:
         raise typer.Exit(serve(settings, _interval(every), metrics))
+    notifier = Notifier()
     try:
-        with _progress() as on_progress:
-            report = sync_once(settings, wait=wait, on_progress=on_progress)
+        with _progress() as show:
+
+            def moved_on(progress: Progress) -> None:
+                notifier.moved_on()
+                show(progress)
+
+            report = sync_once(settings, wait=wait, on_progress=moved_on)
     except SyncRunningError as running:
         structlog.get_logger().info(str(running))
         raise typer.Exit(EXIT_WHOLE) from running

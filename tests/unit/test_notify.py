@@ -31,10 +31,17 @@ def test_states_reach_systemd(systemd: tuple[str, socket.socket], monkeypatch: p
     notifier = Notifier()
     notifier.ready()
     notifier.watchdog()
+    notifier.moved_on()
     notifier.status("2 lines\nin one")
     notifier.stopping()
-    received = [receiver.recv(100) for _ in range(4)]
-    assert received == [b"READY=1", b"WATCHDOG=1", b"STATUS=2 lines in one", b"STOPPING=1"]
+    received = [receiver.recv(100) for _ in range(5)]
+    assert received == [
+        b"READY=1",
+        b"WATCHDOG=1",
+        b"EXTEND_TIMEOUT_USEC=3600000000",
+        b"STATUS=2 lines in one",
+        b"STOPPING=1",
+    ]
     notifier.close()
     notifier.ready()
 

@@ -237,6 +237,35 @@ def test_a_service_that_hangs_is_ended_by_its_watchdog_and_started_again() -> No
     assert unit("ing2", service, "WatchdogUSec") == "1min"
 
 
+def test_a_pull_that_hangs_is_ended_and_the_next_one_works() -> None:
+    service = "cryptopip-sync.service"
+    drop_in = f"/run/systemd/system/{service}.d"
+    db1 = host("db1")
+    since = db1.check_output("date +%s")
+    psql = "docker exec %s cryptopip-timescaledb psql -XAtq -U postgres -d datalake -c %s"
+    # Its own hour, only shorter.
+    db1.check_output(f"mkdir -p {drop_in} && printf '[Service]\nTimeoutStartSec=10\n' >{drop_in}/timeout.conf")
+    try:
+        db1.check_output("systemctl daemon-reload")
+        db1.check_output(psql, "--detach", "BEGIN; LOCK TABLE watermarks; SELECT pg_sleep(600)")
+        wait_until(
+            lambda: (
+                "operation timed out" in db1.check_output("journalctl --no-pager -u %s --since=@%s", service, since)
+            ),
+            "systemd to end the pull",
+        )
+    finally:
+        db1.check_output(
+            psql,
+            "--interactive",
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE query LIKE '%pg_sleep(600)' AND pid <> pg_backend_pid()",
+        )
+        db1.check_output("rm -r %s && systemctl daemon-reload", drop_in)
+    db1.check_output("systemctl start %s", service)
+    assert unit("db1", service, "TimeoutStartUSec") == "1h"
+
+
 def test_a_killed_recorder_comes_back_and_the_datalake_misses_nothing() -> None:
     wait_until(lambda: listens("ing2"), "the other ingestor to listen")
     process = unit("ing1", "cryptopip-recorder@binance", "MainPID")
