@@ -13,6 +13,7 @@ description:
   - Only a backup that was read through and found whole, with all the WAL after it, counts as verified.
   - What a verified backup holds is written to table C(protections) of the datalake. Ingestors keep what no row there
     protects.
+  - What came of each backup taken and each one read through is kept in table C(base_backups) of the database C(app).
 options:
   state:
     description:
@@ -57,6 +58,12 @@ options:
     description: The datalake, which has the table C(protections); empty to write none.
     type: str
     default: datalake
+  app_database:
+    description:
+      - The operator's own database, whose table C(base_backups) keeps what came of each backup taken and each one read
+        through; empty to keep none.
+    type: str
+    default: app
   container:
     description:
       - Container that the engine runs in. Where it is not given, C(cryptopip-wale) for O(engine=wal_e), and
@@ -224,6 +231,7 @@ def main() -> None:
             verify={"type": "bool", "default": True},
             keep={"type": "int"},
             database={"type": "str", "default": "datalake"},
+            app_database={"type": "str", "default": "app"},
             container={"type": "str"},
             login_host={"type": "str", "default": "/run/cryptopip/postgresql"},
             work_path={"type": "path", "default": "/var/lib/cryptopip/backup"},
@@ -240,6 +248,7 @@ def main() -> None:
         max_age=options["max_age"],
         verify=options["verify"],
         database=options["database"],
+        app_database=options["app_database"],
         work=Path(options["work_path"]),
         restore_work=Path(options["restore_path"]),
         check=module.check_mode,

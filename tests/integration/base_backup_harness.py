@@ -40,6 +40,13 @@ class Site:
         with psycopg.connect(self.dsn, dbname="datalake") as connection:
             return [name for (name,) in connection.execute("SELECT name FROM protections ORDER BY name")]
 
+    def results(self) -> list[tuple[str, str | None, str, list[str]]]:
+        """Operation, backup, result and problems of what table base_backups tells, the newest last."""
+        with psycopg.connect(self.dsn, dbname="app") as connection:
+            return connection.execute(
+                "SELECT operation, backup, result, problems FROM base_backups ORDER BY id"
+            ).fetchall()
+
     def arguments(self, **options: Any) -> dict[str, Any]:
         """The module's options for this host."""
         return {

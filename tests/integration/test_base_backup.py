@@ -66,9 +66,12 @@ def test_a_backup_is_taken_verified_and_protects_and_a_second_run_changes_nothin
     with psycopg.connect(site.dsn, dbname="datalake") as connection:
         (until_when,) = connection.execute("SELECT protected_until() = %s", [backup["started_at"]]).fetchone() or ()
     assert until_when is True
+    assert site.results()[-2:] == [("take", backup["name"], "good", []), ("verify", backup["name"], "good", [])]
+    told_before = len(site.results())
     for check in (True, False):
         again = site.ok(state="present", max_age="1h", check=check)
         assert (again["changed"], again["backup"]) == (False, backup)
+    assert len(site.results()) == told_before
     assert [each["name"] for each in site.ok(state="listed")["backups"]] == [old, backup["name"]]
     assert site.ok(state="verified", max_age="1h", check=True)["changed"] is False
     assert site.ok(state="verified")["changed"] is False  # read again, found the same
@@ -115,6 +118,9 @@ def test_what_is_not_whole_is_named_protects_nothing_and_saves_the_older_one(sit
         taken = site.ok(state="present", max_age="1h")
     finally:
         site.pair.sidecar("mv", f"{STORE}/kept", part)
+    ((operation, name, result, problems),) = site.results()[-1:]
+    assert (operation, name, result) == ("verify", newest, "bad")
+    assert problems[1].startswith(part.removeprefix(f"{site.pair.root}/"))
     assert (found["error"], [each["object"] for each in found["problems"]]) == (
         "corrupt",
         [part.removeprefix(f"{site.pair.root}/")],
@@ -190,6 +196,7 @@ def test_what_is_wrong_is_said_before_anything_is_done(site: Site) -> None:
     assert "expected 1 or more" in site.fails(state="retained", keep=0)["msg"]
     assert site.fails(state="verified", name="base_none")["error"] == "not_found"
     assert "has no table protections" in site.fails(state="present", max_age="0s", database="postgres")["msg"]
+    assert "has no table base_backups" in site.fails(state="present", max_age="0s", app_database="postgres")["msg"]
     assert "Start it" in site.fails(state="listed", container="cryptopip-none")["msg"]
     assert site.pair.names() == before
 

@@ -444,11 +444,15 @@ def test_ad_hoc_carries_the_files_from_the_control_node_and_shows_the_diff(targe
     code, out = _ansible(target, "--check", "--diff")
     assert (code, target.exists()) == (0, False), out
     assert f"-database {target.database}: none" in out
-    assert re.findall(r"^\+(\d{4}_\w+) +applied ", out, re.MULTILINE) == ["0001_watchlists", "0002_restore_drills"]
+    assert re.findall(r"^\+(\d{4}_\w+) +applied ", out, re.MULTILINE) == [
+        "0001_watchlists",
+        "0002_restore_drills",
+        "0003_base_backups",
+    ]
     code, out = _ansible(target)
     assert code == 0, out
     assert "CHANGED" in out
-    assert target.tables() == {"watchlists", "watchlist_instruments", "saved_queries", "restore_drills"}
+    assert target.tables() == {"watchlists", "watchlist_instruments", "saved_queries", "restore_drills", "base_backups"}
     code, out = _ansible(target)
     assert code == 0, out
     assert "SUCCESS" in out

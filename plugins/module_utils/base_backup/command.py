@@ -108,6 +108,7 @@ def run(config: Config) -> int:
             max_age=config.max_age if state == "present" else None,
             verify=True,
             database=config.database,
+            app_database=config.app_database,
             work=Path(config.work_path),
             restore_work=Path(config.restore_path),
             check=False,

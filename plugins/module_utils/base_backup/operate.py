@@ -14,6 +14,7 @@ from .contract import Engine, Tell
 from .lock import no_restore, only_one
 from .model import Backup, BackupError, Listing, Removal
 from .plan import duration, newest_verified, plan_present, plan_verified, without
+from .results import Results
 
 DEFAULT_MAX_AGE = {"present": "24h", "verified": "0s"}
 PROGRESS = "progress"
@@ -21,7 +22,11 @@ PROGRESS = "progress"
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of one host; ``database`` is the datalake, empty to leave out what backups protect."""
+    """What is asked of one host.
+
+    ``database`` is the datalake, empty to leave out what backups protect; ``app_database`` keeps what came of them,
+    empty to leave that out.
+    """
 
     state: str
     name: str | None
@@ -29,6 +34,7 @@ class Request:
     max_age: str | None
     verify: bool
     database: str
+    app_database: str
     work: Path
     restore_work: Path
     check: bool
@@ -68,6 +74,10 @@ class Operation:
                 case _:
                     return self._absent()
 
+    @property
+    def _results(self) -> Results:
+        return Results(self.request.connection, self.request.app_database, self.engine.name)
+
     def _max_age(self) -> str:
         return self.request.max_age or DEFAULT_MAX_AGE[self.request.state]
 
@@ -85,9 +95,11 @@ class Operation:
                     "changed": True,
                     "diff": {"before": before.text(), "after": before.text() + planned},
                 }
+            self._results.require()
             if steps.verify and (backup := self._verify_or_none(steps.verify, table)) is not None:
                 return self._answer(before, self.engine.listing(), backup)
-            backup = self.engine.take(self.tell)
+            with self._results.of("take") as outcome:
+                backup = outcome.backup = self.engine.take(self.tell)
             self.done.append(f"took {backup.name}")
             if request.verify:
                 backup = self._verify(backup.name, table)
@@ -105,6 +117,7 @@ class Operation:
                     "changed": changed,
                     "diff": {"before": before.text(), "after": before.text() + after},
                 }
+            self._results.require()
             backup = self._verify(steps.verify, table)
         return self._answer(before, self.engine.listing(), backup)
 
@@ -155,7 +168,8 @@ class Operation:
     def _verify(self, name: str, table: Any) -> Backup:
         """Read one backup through; table ``protections`` follows whatever comes of it."""
         try:
-            backup = self.engine.verify(name, self.tell)
+            with self._results.of("verify", name) as outcome:
+                backup = outcome.backup = self.engine.verify(name, self.tell)
         except BackupError:
             self._write(table, self.engine.listing())
             raise

@@ -1,0 +1,2 @@
+-- 0003_base_backups: forgets what came of backups.
+DROP TABLE base_backups;
