@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import compress
 from typing import Annotated, Any, Final, Literal
 
@@ -48,6 +48,37 @@ class _Frame(Struct, gc=False):
     data: _Event
 
 
+class _Trade(Struct, gc=False):
+    """A trade that names no orders."""
+
+    e: Literal["trade"]
+    s: str
+    t: Id
+    T: int
+    p: str
+    q: str
+    m: bool
+    b: None = None
+    a: None = None
+
+
+class _TradeFrame(Struct, gc=False):
+    data: _Trade
+
+
+class _Quote(Struct, gc=False):
+    s: str
+    u: Id
+    b: str
+    B: str
+    a: str
+    A: str
+
+
+class _QuoteFrame(Struct, gc=False):
+    data: _Quote
+
+
 class _Depth(Struct, tag_field="e", tag="depthUpdate", gc=False):
     s: str
     E: int
@@ -63,11 +94,17 @@ class _DepthFrame(Struct, gc=False):
 
 # Where the stream's name and the event's kind meet, as the exchange writes a frame; also faster to find than less.
 _OPENING: Final = b' {"stream":"'
+_BRIEF: Final = _OPENING[:4]
+"""Counted in less than half the time."""
 _TRADE: Final = b'@trade","data":{"e":"trade",'
 _QUOTE: Final = b'@bookTicker","data":{"u":'
 _DEPTH: Final = b'","data":{"e":"depthUpdate",'
 _DEPTHS: Final = (b"@depth", b"@depth@100ms")
+_FIRST_LINE: Final = 128
+"""Within so many bytes of a group's first line its kind shows."""
 _decode = Json(Stamp | _Frame).decode_lines
+_decode_trades = Json(Stamp | _TradeFrame).decode_lines
+_decode_quotes = Json(Stamp | _QuoteFrame).decode_lines
 _decode_depth = Json(Stamp | _DepthFrame).decode_lines
 
 
@@ -78,19 +115,38 @@ def ns(time: int) -> int:
 
 def plain(lines: bytes) -> Plain | None:
     """The events of a group's lines; None where any line is another than a plain frame of a combined stream."""
-    parted = _parted(lines)
-    if parted is None:
-        return None
-    depth, others = parted
     out = Plain()
     try:
-        if others and not _add_events(out, others):
-            return None
-        if depth and not _add_updates(out, depth):
-            return None
+        return out if _add_one_channel(out, lines) or _add_channels(out, lines) else None
     except WIRE_ERRORS:
         return None
-    return out
+
+
+def _add_one_channel(out: Plain, lines: bytes) -> bool:
+    """Add trades, or quotes, where that is what the lines are: a connection mostly carries one channel."""
+    if lines.find(_TRADE, 0, _FIRST_LINE) > 0 and (found := _all(lines, _TRADE, _decode_trades)) is not None:
+        out.trades = _trades(*found)
+    elif lines.find(_QUOTE, 0, _FIRST_LINE) > 0 and (found := _all(lines, _QUOTE, _decode_quotes)) is not None:
+        out.quotes = _quotes(*found)
+    return out.trades is not None or out.quotes is not None
+
+
+def _add_channels(out: Plain, lines: bytes) -> bool:
+    """Add what the lines are, whichever of the three; whether they are no more than that."""
+    parted = _parted(lines)
+    if parted is None:
+        return False
+    depth, others = parted
+    return (not others or _add_events(out, others)) and (not depth or _add_updates(out, depth))
+
+
+def _all(lines: bytes, kind: bytes, decode: Callable[[bytes], list[Any]]) -> tuple[list[int], list[Any]] | None:
+    """Receive times and events where every line is of this kind; raises WIRE_ERRORS where one is not what it seems."""
+    count = lines.count(kind)
+    if count != count_of(lines, _BRIEF):
+        return None
+    found = stamped(lines, count, decode)
+    return None if found is None else (found[0], [frame.data for frame in found[1]])
 
 
 def _parted(lines: bytes) -> tuple[list[bytes], bytes] | None:
@@ -118,7 +174,7 @@ def _parted(lines: bytes) -> tuple[list[bytes], bytes] | None:
 
 def _add_events(out: Plain, lines: bytes) -> bool:
     """Add trades and quotes; whether that is what all the lines are."""
-    found = stamped(lines, count_of(lines, _OPENING), _decode)
+    found = stamped(lines, count_of(lines, _BRIEF), _decode)
     if found is None:
         return False
     stamps, frames = found
@@ -128,35 +184,35 @@ def _add_events(out: Plain, lines: bytes) -> bool:
     if lines.count(_TRADE) != trades or lines.count(_QUOTE) != len(events) - trades:
         return False
     if trades:
-        out.trades = _trades(_picked(stamps, is_trade), _picked(events, is_trade))
-        if out.trades is None:
+        picked = list(compress(events, is_trade))
+        out.trades = _trades(list(compress(stamps, is_trade)), picked)
+        if out.trades is None or not _are_trades(out.trades, picked):
             return False
     if trades < len(events):
         is_quote = [not one for one in is_trade]
-        out.quotes = _quotes(_picked(stamps, is_quote), _picked(events, is_quote))
-        if out.quotes is None:
+        out.quotes = _quotes(list(compress(stamps, is_quote)), list(compress(events, is_quote)))
+        if not _are_quotes(out.quotes):
             return False
     return True
 
 
-def _picked(items: list[Any], mask: list[bool]) -> list[Any]:
-    return items if all(mask) else list(compress(items, mask))
+def _are_trades(found: PlainTrades, events: Sequence[_Event]) -> bool:
+    """Whether nothing that a trade has is missing, and nothing else is there."""
+    return (
+        all(m.a is None is m.b and m.m is not None for m in events)
+        and set(map(type, found.price)) == {str} == set(map(type, found.amount))
+        and min(found.trade_id) >= 0
+    )
 
 
-def _trades(stamps: list[int], found: Sequence[_Event]) -> PlainTrades | None:
-    makers: list[Any] = [m.m for m in found]
-    prices: list[Any] = [m.p for m in found]
-    amounts: list[Any] = [m.q for m in found]
-    ids = [m.t for m in found]
-    orders = [one for m in found if (one := m.a) is not None or (one := m.b) is not None]
-    if (
-        orders
-        or set(map(type, makers)) != {bool}
-        or set(map(type, prices)) != {str}
-        or set(map(type, amounts)) != {str}
-        or min(ids) < 0
-    ):
-        return None
+def _are_quotes(found: PlainQuotes) -> bool:
+    """Whether nothing that a quote has is missing."""
+    columns = (found.bid_price, found.bid_amount, found.ask_price, found.ask_amount)
+    return all(set(map(type, column)) == {str} for column in columns) and min(found.update_id) >= 0
+
+
+def _trades(stamps: list[int], found: Sequence[_Trade | _Event]) -> PlainTrades | None:
+    """Columns of trades; None where their times are of both units."""
     times = [m.T for m in found]
     unit = 1_000 if min(times) >= _MICROSECONDS_FROM else 1_000_000
     if unit == 1_000_000 and max(times) >= _MICROSECONDS_FROM:
@@ -165,25 +221,21 @@ def _trades(stamps: list[int], found: Sequence[_Event]) -> PlainTrades | None:
         stamps,
         [m.s for m in found],
         [time * unit for time in times],
-        ids,
-        [not is_maker for is_maker in makers],
-        prices,
-        amounts,
+        [m.t for m in found],
+        [not m.m for m in found],
+        [m.p for m in found],  # type: ignore[misc]  # where it may be None, _are_trades looks
+        [m.q for m in found],  # type: ignore[misc]
     )
 
 
-def _quotes(stamps: list[int], found: Sequence[_Event]) -> PlainQuotes | None:
+def _quotes(stamps: list[int], found: Sequence[_Quote | _Event]) -> PlainQuotes:
     columns: list[list[Any]] = [
         [m.b for m in found],
         [m.B for m in found],
         [m.a for m in found],
         [m.A for m in found],
     ]
-    ids = [m.u for m in found]
-    are_texts = all(set(map(type, column)) == {str} for column in columns)
-    if not are_texts or min(ids) < 0:
-        return None
-    return PlainQuotes(stamps, [m.s for m in found], ids, *columns)
+    return PlainQuotes(stamps, [m.s for m in found], [m.u for m in found], *columns)
 
 
 def _add_updates(out: Plain, lines: list[bytes]) -> bool:

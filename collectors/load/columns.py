@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable
+from itertools import islice, repeat
 from typing import Final
 
 from msgspec.json import Decoder as Json
@@ -16,6 +18,7 @@ from collectors.load.text import TIME_LIMIT_NS, Numbers, second_text, split_side
 
 _levels = Json(list[Level]).decode
 _Side = tuple[str, str]
+_SIDES: Final = {True: "t", False: "f"}
 _FIRST_NS: Final = 10**18
 """From 2001 to 2286 the ns since 1970 have nineteen digits."""
 
@@ -44,26 +47,18 @@ class Columns:
 
     def encode(self, plain: Plain) -> bool:
         """Encode it all, or nothing where some event is for the long way: an unknown instrument, a time far off."""
-        for found in (plain.trades, plain.quotes, plain.updates):
-            if found is not None and not self._heads.keys() >= (names := set(found.native_id)):
-                if not self._ids.keys() >= names:
-                    return False
-                self._heads |= {name: f"{self._provenance}\t{self._ids[name]}" for name in names}
-        for timed in (plain.trades, plain.updates):
-            if timed is not None and not (
-                min(timed.time) >= _FIRST_NS
-                and max(timed.received_at) - TIME_LIMIT_NS <= min(timed.time)
-                and max(timed.time) <= min(timed.received_at) + TIME_LIMIT_NS
-            ):
-                return False
-        numbers = Numbers()
+        if not self._are_known(plain) or not all(map(_is_near, (plain.trades, plain.updates))):
+            return False
+        numbers = _numbers(plain)
         sides: list[_Side] = []
         if plain.updates is not None:
             try:
                 sides = _sides(plain.updates, numbers)
             except WIRE_ERRORS:
                 return False
-        self._numbers.add(numbers)
+        # Looked at now rather than with the batch: they are in the processor's cache still, and need not be kept.
+        if not numbers.are_sound():
+            return False
         if plain.trades is not None:
             self._trades(plain.trades)
         if plain.quotes is not None:
@@ -72,29 +67,51 @@ class Columns:
             self._updates(plain.updates, sides)
         return True
 
+    def _are_known(self, plain: Plain) -> bool:
+        """Whether each instrument has an id."""
+        for found in (plain.trades, plain.quotes, plain.updates):
+            if found is not None and not self._heads.keys() >= (names := set(found.native_id)):
+                if not self._ids.keys() >= names:
+                    return False
+                self._heads |= {name: f"{self._provenance}\t{self._ids[name]}" for name in names}
+        return True
+
     def _texts(self, times: list[int]) -> list[str]:
+        """Each to the µs; of times that rise, a second's are made together."""
+        texts = map(str, times)
         prefixes = self._prefixes
-        return [f"{prefixes[ns[:10]]}{ns[10:16]}" for ns in map(str, times)]
+        if times != sorted(times):
+            return [prefixes[ns[:10]] + ns[10:16] for ns in texts]
+        out: list[str] = []
+        while len(out) < len(times):
+            start = len(out)
+            second = times[start] // 10**9
+            prefix = prefixes[str(second)]
+            count = bisect_left(times, (second + 1) * 10**9, start) - start
+            out += [prefix + ns[10:16] for ns in islice(texts, count)]
+        return out
 
     def _heads_of(self, names: list[str]) -> Iterable[str]:
+        if names.count(names[0]) == len(names):
+            return repeat(self._heads[names[0]], len(names))
         return map(self._heads.__getitem__, names)
 
     def _trades(self, found: PlainTrades) -> None:
-        self._numbers.texts += found.price
-        self._numbers.texts += found.amount
-        self._rows["trades"] += [
-            f"{received_at}\t{time}\t{head}\t{'t' if is_buy else 'f'}\t{trade_id}\t{price}\t{amount}\t\\N\t\\N\n"
-            for received_at, time, head, is_buy, trade_id, price, amount in zip(
+        # Joined by C alone: a quarter faster than a loop over an f-string.
+        self._rows["trades"] += map(
+            "\t".join,
+            zip(
                 self._texts(found.received_at),
                 self._texts(found.time),
                 self._heads_of(found.native_id),
-                found.is_buy,
-                found.trade_id,
+                map(_SIDES.__getitem__, found.is_buy),
+                map(str, found.trade_id),
                 found.price,
                 found.amount,
+                repeat("\\N\t\\N\n", len(found.time)),
                 strict=True,
-            )
-        ]
+            ),
+        )
         self._track(found)
 
     def _track(self, found: PlainTrades) -> None:
@@ -102,7 +119,7 @@ class Columns:
         coverage = self._coverage
         names, ids, times, ats = found.native_id, found.trade_id, found.time, found.received_at
         start = 0
-        if len(set(names)) == 1 and ids == list(range(ids[0], ids[0] + len(ids))):
+        if names.count(names[0]) == len(names) and ids == list(range(ids[0], ids[0] + len(ids))):
             tracker = coverage.tracker("trades", names[0])
             if tracker.is_consecutive:
                 coverage.event(tracker, ids[0], ats[0], times[0])
@@ -123,24 +140,20 @@ class Columns:
                 coverage.event(tracker_, trade_id if is_number else str(trade_id), ats[place], times[place])
 
     def _quotes(self, found: PlainQuotes) -> None:
-        texts = self._numbers.texts
-        texts += found.bid_price
-        texts += found.bid_amount
-        texts += found.ask_price
-        texts += found.ask_amount
-        self._rows["quotes"] += [
-            f"{received_at}\t\\N\t{head}\t{update_id}\t{bid_price}\t{bid_amount}\t{ask_price}\t{ask_amount}\n"
-            for received_at, head, update_id, bid_price, bid_amount, ask_price, ask_amount in zip(
+        self._rows["quotes"] += map(
+            "\t".join,
+            zip(
                 self._texts(found.received_at),
+                repeat("\\N", len(found.received_at)),
                 self._heads_of(found.native_id),
-                found.update_id,
+                map(str, found.update_id),
                 found.bid_price,
                 found.bid_amount,
                 found.ask_price,
-                found.ask_amount,
+                [amount + "\n" for amount in found.ask_amount],
                 strict=True,
-            )
-        ]
+            ),
+        )
         names, ids, times = found.native_id, found.update_id, found.received_at
         last = {name: at for at, name in enumerate(names)}
         first = {name: at for at, name in zip(range(len(names) - 1, -1, -1), reversed(names), strict=True)}
@@ -174,6 +187,26 @@ class Columns:
             found.native_id, found.first_id, found.last_id, found.received_at, found.time, strict=True
         ):
             coverage.update(coverage.tracker("book_events", name), first, last, None, at, ns)
+
+
+def _is_near(timed: PlainTrades | PlainUpdates | None) -> bool:
+    """Whether no exchange's time is far from when it was received."""
+    return timed is None or (
+        min(timed.time) >= _FIRST_NS
+        and max(timed.received_at) - TIME_LIMIT_NS <= min(timed.time)
+        and max(timed.time) <= min(timed.received_at) + TIME_LIMIT_NS
+    )
+
+
+def _numbers(plain: Plain) -> Numbers:
+    """The numbers of trades and quotes."""
+    numbers = Numbers()
+    if plain.trades is not None:
+        numbers.texts += plain.trades.price + plain.trades.amount
+    if plain.quotes is not None:
+        found = plain.quotes
+        numbers.texts += found.bid_price + found.bid_amount + found.ask_price + found.ask_amount
+    return numbers
 
 
 def _sides(updates: PlainUpdates, numbers: Numbers) -> list[_Side]:
