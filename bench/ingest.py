@@ -26,6 +26,7 @@ import psycopg
 
 from bench.children import ROOT, dump, fingerprint, frames_of, frames_of_journal, write_journal
 from bench.frames import SUFFIX, passes, recorded
+from collectors.journal import Limits
 from collectors.universe import Universe, load_universe
 from collectors.universe_load import load_universe_into
 from tests.conftest import fresh_database
@@ -150,8 +151,8 @@ def main() -> int:
     options = parser.parse_args()
     source, frames = recorded()
     universe = Universe(load_universe(ROOT / "files" / "universe.yml").instruments[:1])
-    small, large = CACHE / "frames-small.log", CACHE / "frames-large.log"
-    for path, count in ((small, options.passes), (large, options.passes * 10)):
+    small, large, huge = (CACHE / f"frames-{size}.log" for size in ("small", "large", "huge"))
+    for path, count in ((small, options.passes), (large, options.passes * 10), (huge, options.passes * 40)):
         with path.open("wb") as file:
             for recv_ns, payload in passes(frames, count):
                 file.write(b"%d %b\n" % (recv_ns, payload))
@@ -193,6 +194,9 @@ def main() -> int:
     one_rate(None, memory, "recorder, journaled", count * 10, record(large, count * 10, fingerprint(frames_of(large))))
     one_rate(None, memory, "bare aiohttp receive loop", count * 10, bare(large, count * 10))
     database_rates(None, memory, load_and_pull(journals["large"], universe))
+    # A flood this short ends before the recorder's buffers are full, so that it needs more to show where it stops.
+    most = record(huge, count * 40, fingerprint(frames_of(huge)))["peak_kib"]
+    huge.unlink()
 
     print("  per second: frames by CPU, rows by the clock                best          least ..         most   spread")
     print("\n".join(rates.lines()))
@@ -201,6 +205,9 @@ def main() -> int:
     print(f"\n  peak memory, MiB                          {count:>11,} frames {count * 10:>12,} frames")
     for name, (once, tenfold) in ((name, (max(found[:-1]), found[-1])) for name, found in memory.items()):
         print(f"  {name:<44} {once / 1024:>12.0f} {tenfold / 1024:>18.0f}   {tenfold / once:5.2f} x")
+    growth = most / memory["recorder, journaled"][-1]
+    print(f"  recorder, journaled, {count * 40:,} frames: {most / 1024:.0f}, {growth:.2f} x that of a quarter of them;")
+    print(f"  up to {Limits().buffer_bytes >> 20} MiB of frames wait for the disk on each of its three connections")
     if options.json:
         options.json.write_text(
             json.dumps({"rates": rates._rates, "memory_kib": memory, "versions": versions}, indent=1)
