@@ -40,7 +40,8 @@ flock 9
 
 if is_current; then
     id=$(<"$output/$name.id")
-    docker image inspect "$tag" >/dev/null 2>&1 || docker load --quiet --input "$output/$name.tar" >&2
+    # Another checkout may have the tag.
+    docker image inspect "$id" >/dev/null 2>&1 || docker load --quiet --input "$output/$name.tar" >&2
     echo "kept $id"
     exit 0
 fi
