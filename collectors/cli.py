@@ -26,6 +26,7 @@ from collectors.offsite import cli as offsite_cli
 from collectors.rebuild.cli import rebuild
 from collectors.record.cli import record
 from collectors.retention.cli import prune
+from collectors.retention.expiry_cli import expire
 from collectors.simulator.cli import simulate
 from collectors.sync.cli import sync
 from collectors.venues_cli import venues
@@ -89,7 +90,7 @@ def common(
     log.setup(debug=debug)
 
 
-for command in (record, load, reload, prune, sync, rebuild, continuity, replay, simulate, venues):
+for command in (record, load, reload, prune, expire, sync, rebuild, continuity, replay, simulate, venues):
     app.command(command.__name__)(command)
 app.command("derive")(derive_command)
 app.command("backfill")(backfill_command)

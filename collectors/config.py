@@ -11,7 +11,8 @@ An ingestor::
 
     retention: {days: 14, database: conninfo of the pruner, datalake: conninfo of a reader}    # what `prune` goes by
 
-The datalake has ``universe`` and ``sync: {datalake: conninfo, sources: [{ingestor: ing1, database: conninfo}]}``.
+The datalake has ``universe`` and ``sync: {datalake: conninfo, sources: [{ingestor: ing1, database: conninfo}]}``, and
+where it is not to keep all for ever ``expiry: {days: {book_events: 400}, archive: /var/lib/cryptopip/archive}``.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
 from collectors.errors import UsageError
+from collectors.events import Channel
 
 _T = TypeVar("_T")
 DEFAULT_CONFIG = Path("/etc/cryptopip/cryptopip.yml")
@@ -81,6 +83,13 @@ class Retention(Struct, frozen=True):
     min_free_gib: Annotated[float, Meta(ge=0)] = 0.0
 
 
+class Expiry(Struct, frozen=True):
+    """For how many days the datalake keeps a channel's months, where not for ever, and the archive that has them."""
+
+    days: dict[Channel, Annotated[int, Meta(ge=1, le=36_500)]]
+    archive: Path
+
+
 class Config(Struct, frozen=True):
     """One host's configuration; keys that only one kind of host needs are empty on the other (see ``require``)."""
 
@@ -92,6 +101,7 @@ class Config(Struct, frozen=True):
     commit_interval_ms: Annotated[int, Meta(ge=10, le=10_000)] = 150
     sync: Sync | None = None
     retention: Retention | None = None
+    expiry: Expiry | None = None
 
     def endpoint(self, exchange: str) -> Endpoint:
         """Where ``exchange`` is reached; raises UsageError where this host does not record it."""
@@ -115,6 +125,10 @@ class Config(Struct, frozen=True):
     def require_retention(self) -> Retention:
         """What to keep; raises UsageError where the file has none."""
         return _required("retention", self.retention)
+
+    def require_expiry(self) -> Expiry:
+        """What the datalake is to keep; raises UsageError where the file has nothing of it."""
+        return _required("expiry", self.expiry)
 
 
 def _required(key: str, value: _T | None) -> _T:

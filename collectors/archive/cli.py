@@ -66,7 +66,8 @@ def export_command(
         for one in chosen:
             with _progress() as on_progress:
                 results.append(export_month(conninfo, folder, one, jobs=jobs, on_progress=on_progress))
-            bundle_month(folder, one)
+            if not results[-1].is_left:
+                bundle_month(folder, one)
             _log(results[-1])
     if as_json:
         typer.echo(msgspec.json.encode(results).decode())

@@ -69,7 +69,7 @@ def reading(connection: psycopg.Connection[Any], snapshot: Snapshot | None = Non
 
 def check_schema(connection: psycopg.Connection[Any]) -> None:
     """Raises ArchiveError where this is no datalake of this version."""
-    if missing := missing_relations(connection, [table.name for table in TABLES]):
+    if missing := missing_relations(connection, [*(table.name for table in TABLES), "dropped_chunks"]):
         raise ArchiveError(
             f"the database {connection.info.dbname} has no {', '.join(missing)}, so it is no datalake of this version:"
             " give another conninfo, or run playbooks/migrate.yml"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,10 @@ from collectors.archive.manifest import (
 )
 from collectors.archive.month import Month
 from collectors.archive.tables import TABLES, Table
+from collectors.datalake import is_dropped
 from collectors.files import fsync_folder, replace_file
+
+MICROSECOND = timedelta(microseconds=1)
 
 
 class Progress(Struct, frozen=True):
@@ -57,7 +61,10 @@ class Progress(Struct, frozen=True):
 
 
 class Exported(Struct, frozen=True):
-    """What became of a month: tables written, tables whose file was still right, and what is wrong with its rows."""
+    """What became of a month: tables written, tables whose file was still right, and what is wrong with its rows.
+
+    ``is_left``: nothing was written, as the datalake no longer has what the archive lacks.
+    """
 
     month: str
     written: list[str]
@@ -65,14 +72,16 @@ class Exported(Struct, frozen=True):
     rows: int
     bytes: int
     problems: list[str]
+    is_left: bool = False
 
 
 class _Wanted(Struct, frozen=True):
-    """A table as the snapshot has it."""
+    """A table as the snapshot has it; ``is_dropped``: some of its month's rows are no longer there."""
 
     table: Table
     columns: list[Column]
     digest: Digest
+    is_dropped: bool
 
     def is_in(self, folder: Path, entry: Entry | None) -> bool:
         """Whether the file of ``entry`` holds just this."""
@@ -99,11 +108,22 @@ def export_month(
         check_schema(connection)
         snapshot = take_snapshot(connection)
         wanted = [
-            _Wanted(table, columns_of(connection, table.name), digest_of(connection, table, month)) for table in TABLES
+            _Wanted(
+                table,
+                columns_of(connection, table.name),
+                digest_of(connection, table, month),
+                is_dropped(connection, table.name, month.start, month.end - MICROSECOND),
+            )
+            for table in TABLES
         ]
         old = _entries(folder)
         kept = [old[one.table.name] for one in wanted if one.is_in(folder, old.get(one.table.name))]
         stale = [one for one in wanted if one.table.name not in {entry.table for entry in kept}]
+        lost = [one for one in stale if one.is_dropped]
+        if any(one.table.name not in old for one in lost):
+            return _left_alone(month, kept, lost)
+        kept += [old[one.table.name] for one in lost]
+        stale = [one for one in stale if not one.is_dropped]
         if stale or (folder / PROGRESS).exists() or read_manifest(folder) is None:
             _make(folder)
             draft = _manifest(month, snapshot, kept)
@@ -120,7 +140,28 @@ def export_month(
         [entry.table for entry in kept],
         sum(entry.rows for entry in manifest.entries),
         sum(entry.bytes for entry in manifest.entries),
-        [problem for entry in manifest.entries for problem in _problems(entry)],
+        [*(problem for entry in manifest.entries for problem in _problems(entry)), *map(_said_of_lost, lost)],
+    )
+
+
+def _left_alone(month: Month, kept: list[Entry], lost: list[_Wanted]) -> Exported:
+    """A month of which the archive has not all and the datalake has no longer all either: nothing is written."""
+    names = [entry.table for entry in kept]
+    return Exported(
+        month.name,
+        [],
+        names,
+        sum(entry.rows for entry in kept),
+        sum(entry.bytes for entry in kept),
+        list(map(_said_of_lost, lost)),
+        is_left=True,
+    )
+
+
+def _said_of_lost(wanted: _Wanted) -> str:
+    return (
+        f"{wanted.table.name}: its file is not what the datalake had, whose rows of this month were dropped since:"
+        " it is left as it is; bring the month back from the off-site copy"
     )
 
 

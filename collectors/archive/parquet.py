@@ -25,6 +25,7 @@ from collectors.archive.database import columns_of
 from collectors.archive.export import Progress
 from collectors.archive.manifest import Column, Digest
 from collectors.archive.month import Month
+from collectors.datalake import is_dropped
 from collectors.events import CHANNELS
 from collectors.files import fsync_folder, replace_file
 
@@ -79,6 +80,9 @@ def export_parquet(
         path = partition.folder(root) / FILE
         if digest_within(path) == partition.digest:
             result.kept += 1
+        elif is_dropped(connection, partition.channel, partition.day, partition.day):
+            result.problems.append(f"{path}: not what the datalake had, whose rows of that day were dropped since")
+            continue
         else:
             try:
                 _write(connection, partition, path, on_progress)

@@ -95,8 +95,8 @@ def _is_present(connection: psycopg.Connection[Any], table: Table, month: Month,
     row = connection.execute(query).fetchone()
     rows = row[0] if row else 0
     digest = digest_of(connection, table, month)
-    if rows == 0 and digest.rows == 0:
-        return entry.rows == 0
+    if rows == 0 and (digest.rows == 0 or digest == entry.digest):
+        return entry.rows == 0  # none yet, or all of them dropped, of which the digests stay
     if (rows, digest) == (entry.rows, entry.digest):
         return True
     raise ArchiveError(
@@ -137,9 +137,13 @@ def _import_events(
         digests = manifest.entry("digests")
         assert digests is not None, "_check_columns has seen it"
         connection.execute(
-            sql.SQL("INSERT INTO digests ({0}) SELECT {0} FROM {1} WHERE channel = {2}").format(
+            sql.SQL("INSERT INTO digests ({0}) SELECT {0} FROM {1} WHERE channel = {2} ON CONFLICT DO NOTHING").format(
                 _names(digests.columns), _stage(connection, folder, digests), sql.Literal(table.name)
             )
+        )
+        connection.execute(
+            "DELETE FROM dropped_chunks WHERE channel = %s AND during && tstzrange(%s, %s)",
+            [table.name, month.start, month.end],
         )
         found = digest_of(connection, table, month)
         if (rows, found) != (entry.rows, entry.digest):

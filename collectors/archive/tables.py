@@ -18,6 +18,10 @@ NOT_ARCHIVED = {
     **dict.fromkeys(
         ("comparisons", "doubts"), "how far ingestors were compared: after an import they are compared again"
     ),
+    **dict.fromkeys(
+        ("dropped_chunks", "late_rows"),
+        "what this datalake no longer keeps: with it, an import would bring nothing back",
+    ),
     "identities": "what the decoders declare: sync and an import write it anew",
     "protections": "which backups and archives were verified here; brought back elsewhere it would let ingestors prune",
     **dict.fromkeys(

@@ -23,7 +23,7 @@ from collectors.archive.export import Progress
 from collectors.archive.gzip_csv import GzipWriter, copy_rows
 from collectors.archive.manifest import Digest
 from collectors.archive.month import Month
-from collectors.datalake import missing_relations
+from collectors.datalake import is_dropped, missing_relations
 from collectors.files import fsync_folder, replace_file
 
 INDEX = "index.json"
@@ -171,6 +171,11 @@ def _export_day(
         known = there.get(one.file)
         if known and known.digest == one.digest and _size(folder / one.file) == known.bytes:
             result.kept += 1
+            files.append(known)
+        elif is_dropped(connection, one.channel, one.day, one.day):
+            result.problems.append(f"{folder / one.file}: not what the datalake had, whose rows were dropped since")
+            if known is None:
+                continue
             files.append(known)
         else:
             files.append(_write(connection, folder, one))

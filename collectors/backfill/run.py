@@ -27,7 +27,7 @@ from collectors.backfill.plan import Plan, State, plan_gap
 from collectors.config import Endpoint
 from collectors.coverage import Gap, Query, check_continuity
 from collectors.coverage.model import Continuity, Interval
-from collectors.datalake import missing_relations
+from collectors.datalake import is_dropped, missing_relations
 from collectors.decode import EXCHANGES
 from collectors.errors import CryptopipError
 from collectors.events import Trade
@@ -114,6 +114,8 @@ def plans(connection: psycopg.Connection[Any], query: Query, *, retry: bool = Fa
             continue  # of a version that knows more; the check lists its gaps all the same
         instrument = (answer.instrument_id, answer.exchange, answer.symbol, natives[answer.instrument_id])
         for gap in _gaps(answer):
+            if is_dropped(connection, "trades", gap.start, gap.end):
+                continue  # the history no longer has what is next to it, nor takes what belongs into it
             yield _plan(connection, instrument, gap, retry=retry)
 
 

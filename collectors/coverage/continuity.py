@@ -27,6 +27,7 @@ NEEDED = (
     "coverage_intervals",
     "digests",
     "backfills",
+    "dropped_chunks",
     *CHANNELS,
 )
 

@@ -10,6 +10,7 @@ import psycopg
 from msgspec import Struct
 
 from collectors.coverage.model import Edge, Gap, Interval, Kind, Trouble
+from collectors.datalake import is_dropped
 
 
 class IdRange(Struct, frozen=True):
@@ -71,12 +72,14 @@ def id_range(before: str | None, after: str | None, since: datetime, until: date
     return IdRange(first, last, since, until) if last >= first - 1 else None
 
 
-def missing_trades(connection: psycopg.Connection[Any], instrument_id: int, ids: IdRange) -> int:
-    """How many of these trades the history does not have."""
+def missing_trades(connection: psycopg.Connection[Any], instrument_id: int, ids: IdRange) -> int | None:
+    """How many of these trades the history does not have; None where trades of that time were dropped since."""
     if not ids.count:
         return 0
     # The exchange's clock may lie a little beside ours, which stands in where an edge has no event.
     slack = timedelta(minutes=10)
+    if is_dropped(connection, "trades", min(ids.since, ids.until), max(ids.since, ids.until)):
+        return None
     row = connection.execute(
         "SELECT count(DISTINCT trade_id) FROM trades WHERE instrument_id = %s AND time >= %s AND time <= %s"
         " AND CASE WHEN trade_id ~ '^[0-9]{1,38}$' THEN trade_id::numeric BETWEEN %s AND %s ELSE false END",

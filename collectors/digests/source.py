@@ -28,7 +28,7 @@ ARCHIVE = "archive:"
 """In front of a folder: compute from the files of an archive's months."""
 JOURNAL = "journal:"
 """In front of folders, separated as in PATH: of what their journals, merged, come to."""
-_NEEDED = ("instruments", "digests", *CHANNELS)
+_NEEDED = ("instruments", "digests", "dropped_chunks", *CHANNELS)
 
 
 class Window(Struct, frozen=True):
@@ -174,27 +174,37 @@ def _kept(channel: Channel, window: Window) -> sql.Composed:
 
 
 def _of_rows(channel: Channel, exchanges: list[str], window: Window) -> sql.Composed:
-    """The same of the rows themselves: hour and hash as a merge adds them to the table; the text is the exchange's."""
+    """The same of the rows themselves: hour and hash as a merge adds them to the table; the text is the exchange's.
+
+    Of hours that were dropped since, what was kept of them is taken on trust.
+    """
     by_text: dict[str, tuple[ChannelSpec, list[str]]] = {}
     for exchange in exchanges:
         (spec,) = (spec for spec in specs(exchange) if spec.name == channel)
         by_text.setdefault(spec.text, (spec, []))[1].append(exchange)
     if not by_text:
         return _kept(channel, window)  # without instruments there are neither rows nor digests
-    return sql.SQL(" UNION ALL ").join(
+    dropped = sql.SQL(
+        "{kept} AND EXISTS (SELECT FROM dropped_chunks AS c WHERE c.channel = {channel} AND c.during @> t.hour)"
+    ).format(kept=_kept(channel, window), channel=sql.Literal(channel))
+    of_rows = (
         sql.SQL(
             "SELECT t.instrument_id, time_bucket('1 hour', t.time) AS hour, count(*) AS rows,"
             " sum(event_hash({text})) AS hash FROM {table} AS t"
-            " WHERE {times} AND t.instrument_id IN (SELECT id FROM instruments WHERE exchange = ANY ({exchanges}))"
+            " WHERE {times} AND NOT EXISTS"
+            " (SELECT FROM dropped_chunks AS c WHERE c.channel = {channel} AND c.during @> t.time)"
+            " AND t.instrument_id IN (SELECT id FROM instruments WHERE exchange = ANY ({exchanges}))"
             " GROUP BY t.instrument_id, time_bucket('1 hour', t.time)"
         ).format(
             text=sql.SQL(spec.text),
             table=sql.Identifier(channel),
+            channel=sql.Literal(channel),
             times=_times(sql.Identifier("t", "time"), window),
             exchanges=sql.Literal(of),
         )
         for spec, of in by_text.values()
     )
+    return sql.SQL(" UNION ALL ").join([*of_rows, dropped])
 
 
 def _named(channel: Channel, inner: sql.Composed, window: Window) -> sql.Composed:

@@ -80,13 +80,17 @@ def _hours(ingestor: psycopg.Connection[Any], chunk: Chunk) -> list[tuple[int, d
 
 
 def _lacking(spec: ChannelSpec, extent: Extent, ingestor: str) -> sql.Composed:
-    """Rows of the stage by instrument and hour that the datalake has neither equal nor noted as a contradiction."""
+    """Rows of the stage by instrument and hour that the datalake has neither equal nor noted as a contradiction.
+
+    What it no longer keeps of anybody it does not lack.
+    """
     return sql.SQL(
         """
 SELECT s.instrument_id, date_trunc('hour', s.time, 'UTC'), count(*)
 FROM (SELECT {timed}, {ingestor} AS ingestor FROM {stage}) AS s
 WHERE
     NOT EXISTS (SELECT FROM {table} AS t WHERE {stored}{same_payload})
+    AND NOT EXISTS (SELECT FROM dropped_chunks AS d WHERE d.channel = {channel} AND d.during @> s.time)
     AND NOT EXISTS (
         SELECT FROM sync_conflicts AS c
         WHERE

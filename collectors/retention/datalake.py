@@ -16,7 +16,16 @@ from collectors.errors import CryptopipError
 from collectors.events import CHANNELS
 from collectors.sync.source import PATIENCE, Stream
 
-_NEEDED = ("sources", "watermarks", "supersessions", "connections", "sync_conflicts", "protections", "instruments")
+_NEEDED = (
+    "sources",
+    "watermarks",
+    "supersessions",
+    "connections",
+    "sync_conflicts",
+    "protections",
+    "instruments",
+    "dropped_chunks",
+)
 
 
 def settled(conninfo: str) -> str:

@@ -8,6 +8,8 @@ from datetime import datetime
 from collectors.metrics import Metric
 from collectors.sync.run import SyncReport
 
+_TOLD = {"conflicts": "that contradict the copy kept", "late": "not merged, as what was of their time is dropped"}
+
 
 def metrics_of(report: SyncReport, now: datetime) -> Iterator[Metric]:
     """Of each ingestor rows, lag and last success; a source that failed keeps the times it had."""
@@ -42,11 +44,11 @@ def metrics_of(report: SyncReport, now: datetime) -> Iterator[Metric]:
             of,
         )
         for channel, counts in source.channels.items():
-            for name in ("pulled", "inserted", "conflicts"):
+            for name in ("pulled", "inserted", "conflicts", "late"):
                 yield Metric(
                     f"cryptopip_sync_{name}_rows_total",
                     "counter",
-                    f"Rows {name if name != 'conflicts' else 'that contradict the copy kept'}.",
+                    f"Rows {_TOLD.get(name, name)}.",
                     float(getattr(counts, name)),
                     of | {"channel": channel},
                 )

@@ -32,11 +32,14 @@ MAX_WEIGHT = 400_000
 
 
 class Counts(Struct):
-    """Rows of one channel: pulled, of which new to the datalake, and which contradict the copy that is kept."""
+    """Rows of one channel: pulled, of which new to the datalake, which contradict the copy that is kept, and which came
+    too late for what the datalake keeps.
+    """
 
     pulled: int = 0
     inserted: int = 0
     conflicts: int = 0
+    late: int = 0
 
 
 class SourceReport(Struct):
@@ -258,6 +261,14 @@ def _add(report: SourceReport, counts: dict[Channel, target.Merged], batches: Ba
         total.pulled += merged.pulled
         total.inserted += merged.inserted
         total.conflicts += merged.conflicts
+        total.late += merged.late
+        if merged.late:
+            structlog.get_logger().warning(
+                "rows of times that were dropped from the datalake are not merged, see table late_rows",
+                ingestor=report.ingestor,
+                channel=channel,
+                rows=merged.late,
+            )
         if merged.conflicts:
             structlog.get_logger().warning(
                 "copies of one event contradict each other; the first is kept, see table sync_conflicts",

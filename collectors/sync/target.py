@@ -14,7 +14,7 @@ import psycopg
 from msgspec import Struct
 from psycopg import sql
 
-from collectors.datalake import missing_relations
+from collectors.datalake import is_dropped, missing_relations
 from collectors.decode import decoder
 from collectors.sync.channels import (
     COMPARED,
@@ -46,6 +46,8 @@ TABLES = (
     "identities",
     "comparisons",
     "doubts",
+    "dropped_chunks",
+    "late_rows",
     *(s.name for s in SPECS),
 )
 
@@ -66,6 +68,8 @@ class Merged(Struct, frozen=True):
     pulled: int
     inserted: int
     conflicts: int
+    late: int = 0
+    """Not merged, since what else there was of that time has been dropped."""
 
 
 def connect(conninfo: str) -> psycopg.Connection[Any]:
@@ -239,13 +243,54 @@ def merge(connection: psycopg.Connection[Any], spec: ChannelSpec, ingestor: str)
             f"{extent.missing_ids} of {extent.rows} {spec.name} have no id by which they could be merged, so every"
             " further ingestor would double them; nothing of their batches was merged"
         )
+    late = _set_aside(connection, spec, extent, ingestor)
+    if late:
+        extent = extent_of(connection, spec)
+        if extent is None:
+            return Merged(late, 0, 0, late)
     connection.execute(analyze_statement(spec))
     doubting = spec in COMPARED and _is_late(connection, extent)
     inserted = _count(connection, merge_statement(spec, extent, ingestor, doubting=doubting))
     conflicts = 0
     if inserted < extent.rows and spec.payload:  # only then is there a second copy of anything
         conflicts = _count(connection, contradictions_statement(spec, extent, ingestor))
-    return Merged(extent.rows, inserted, conflicts)
+    return Merged(extent.rows + late, inserted, conflicts, late)
+
+
+def _set_aside(connection: psycopg.Connection[Any], spec: ChannelSpec, extent: Extent, ingestor: str) -> int:
+    """Take out of the stage, and count, what belongs to times whose chunks were dropped; returns how many rows.
+
+    Without what was there nobody can tell whether a row is new, or a copy; near behind them neither, where the times of
+    two copies may differ.
+    """
+    if not is_dropped(connection, spec.name, extent.first - spec.slack, extent.last):
+        return 0
+    row = connection.execute(
+        sql.SQL(
+            """
+WITH late AS (
+    DELETE FROM {stage} AS s USING dropped_chunks AS d
+    WHERE
+        d.channel = {channel} AND coalesce({time}, s.received_at) >= lower(d.during)
+        AND coalesce({time}, s.received_at) < upper(d.during) + {slack}
+    RETURNING date_trunc('day', coalesce({time}, s.received_at), 'UTC') AS day
+),
+counted AS (
+    INSERT INTO late_rows AS l (channel, ingestor, day, rows)
+    SELECT {channel}, {ingestor}, day, count(*) FROM late GROUP BY day
+    ON CONFLICT (channel, ingestor, day) DO UPDATE SET rows = l.rows + excluded.rows, seen_at = now()
+)
+SELECT count(*) FROM late
+"""
+        ).format(
+            stage=stage_name(spec),
+            channel=sql.Literal(spec.name),
+            ingestor=sql.Literal(ingestor),
+            time=sql.SQL("s.time"),
+            slack=sql.Literal(spec.slack),
+        )
+    ).fetchone()
+    return int(row[0]) if row else 0
 
 
 def _is_late(connection: psycopg.Connection[Any], extent: Extent) -> bool:

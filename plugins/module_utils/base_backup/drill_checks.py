@@ -86,12 +86,26 @@ def amcheck(inside: Inside, scope: str, chance: Random) -> list[str]:
     return [] if done.code == 0 else [f"pg_amcheck: {done.said()} {' / '.join(done.stdout.splitlines()[:4])}".strip()]
 
 
+def _dropped(live: Connection[tuple[Any, ...]]) -> set[tuple[str, str]]:
+    """Channel and day of what the live datalake no longer has; UTC."""
+    row = live.execute("SELECT to_regclass('public.dropped_chunks') IS NOT NULL").fetchone()
+    if row != (True,):
+        return set()
+    query = (
+        "SELECT channel, to_char(day AT TIME ZONE 'UTC', 'YYYY-MM-DD') FROM public.dropped_chunks, "
+        "generate_series(date_trunc('day', lower(during), 'UTC'), upper(during) - interval '1 us', interval '1 day')"
+        " AS day"
+    )
+    return {(channel, day) for channel, day in live.execute(query).fetchall()}
+
+
 def compare_days(
     inside: Inside, live: Connection[tuple[Any, ...]], recovered_to: str | None, scope: str, chance: Random
 ) -> tuple[int, list[str]]:
     """Each table's rows of each closed day, or of one, against the live datalake; hours compared, and what differs.
 
-    A day whose kept digests were changed in the live datalake since, by late rows, is passed over.
+    A day whose kept digests were changed in the live datalake since, by late rows, is passed over, and so is one that
+    was dropped there.
     """
     if recovered_to is None:
         return 0, []
@@ -101,7 +115,12 @@ def compare_days(
     row = live.execute(_KEPT.format(until=until).encode()).fetchone()
     assert row is not None
     today = {(channel, day): kept for channel, day, _, kept in row[0]}
-    closed = [(channel, day, hours) for channel, day, hours, kept in restored if today.get((channel, day)) == kept]
+    dropped = _dropped(live)
+    closed = [
+        (channel, day, hours)
+        for channel, day, hours, kept in restored
+        if today.get((channel, day)) == kept and (channel, day) not in dropped
+    ]
     if scope == "sample":
         channels = sorted({channel for channel, _, _ in closed})
         closed = [chance.choice([each for each in closed if each[0] == channel]) for channel in channels]
