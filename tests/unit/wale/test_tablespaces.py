@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cryptopip_wale import tablespaces  # type: ignore[import-not-found]
-from cryptopip_wale.errors import WaleError  # type: ignore[import-not-found]
+from cryptopip_wale import tablespaces
+from cryptopip_wale.errors import WaleError
 
 
 def test_a_map_is_read_line_by_line() -> None:

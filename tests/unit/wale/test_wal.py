@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from cryptopip_wale import wal  # type: ignore[import-not-found]
-from cryptopip_wale.errors import WaleError  # type: ignore[import-not-found]
+from cryptopip_wale import wal
+from cryptopip_wale.errors import WaleError
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -23,7 +23,7 @@ from cryptopip_wale.errors import WaleError
 from cryptopip_wale.hotbackup import HotBackup
 from cryptopip_wale.progress import tell
 from cryptopip_wale.retention import retain, sweep
-from cryptopip_wale.store import FileStore, Store, open_store
+from cryptopip_wale.store import BASE, FileStore, Store, open_store
 from cryptopip_wale.verification import part_problems, required_segments, segment_problem
 
 EXIT_BUSY = 75  # EX_TEMPFAIL
@@ -94,7 +94,7 @@ class Push:
             # WAL-E calls this while the upload's error is on its way.
             raise WaleError("store", f"the backup is given up, what it wrote is not listed: {sys.exc_info()[1]!r}")
         position = self.hot.stop()
-        folder = f"{catalog.BASE}/{self.name}/tar_partitions"
+        folder = f"{BASE}/{self.name}/tar_partitions"
         path = f"{folder}/part_{len(self.store.names(folder)):08d}.tar.lzo"
         size, digest = self.store.put(path, io.BytesIO(pack(self.config, self.hot.label_partition())))
         self.parts.append({"path": path, "size_bytes": size, "sha256": digest})

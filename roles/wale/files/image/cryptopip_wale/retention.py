@@ -7,7 +7,6 @@ from typing import Any
 
 from cryptopip_wale.archive import archived_files, archived_name
 from cryptopip_wale.catalog import (
-    BASE,
     complete_names,
     exclusive,
     list_backups,
@@ -16,7 +15,7 @@ from cryptopip_wale.catalog import (
     start_segment,
 )
 from cryptopip_wale.errors import WaleError
-from cryptopip_wale.store import Store
+from cryptopip_wale.store import BASE, Store
 from cryptopip_wale.verification import check, verify
 
 

@@ -52,7 +52,7 @@ def connect(s3: S3) -> Any:
     from boto.s3.bucket import Bucket  # noqa: PLC0415
     from boto.s3.connection import OrdinaryCallingFormat, S3Connection  # noqa: PLC0415
 
-    class EscapedBucket(Bucket):  # type: ignore[misc,no-any-unimported]
+    class EscapedBucket(Bucket):  # type: ignore[misc]
         """Asks for what it signs: boto signs a prefix's slashes escaped, and sends them plain."""
 
         def _get_all_query_args(self, *args: Any, **kwargs: Any) -> str:

@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cryptopip_wale.archive import archived_files, archived_name
-from cryptopip_wale.catalog import BASE, Manifest, describe, read_manifest, verdict_path, write_json
+from cryptopip_wale.catalog import Manifest, describe, read_manifest, verdict_path, write_json
 from cryptopip_wale.codec import unpack
 from cryptopip_wale.errors import Problem, WaleError
 from cryptopip_wale.progress import tell
-from cryptopip_wale.store import Store
+from cryptopip_wale.store import BASE, Store
 from cryptopip_wale.wal import parse_lsn, segment_header, segment_number, segments
 
 
