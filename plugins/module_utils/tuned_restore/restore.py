@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -79,9 +80,11 @@ def carry_out(
     journal = enter(wish.work, journal, Phase.FINISHING)
     with run.timed("analyze"):
         finish_timescaledb(run, plan)
+        analyze(run, usable, environment)
     journal = enter(wish.work, journal, Phase.VALIDATING)
-    with run.timed("validate"), server.open_session(run.options, wish.restoring, read_only=False) as restored:
-        validated = validate(restored, plan.rows, has_timescaledb=plan.has_timescaledb)
+    session = functools.partial(server.open_session, run.options, wish.restoring, read_only=False)
+    with run.timed("validate"), session() as restored:
+        validated = validate(restored, plan.rows, has_timescaledb=plan.has_timescaledb, session=session, jobs=wish.jobs)
         if only_check:
             only_check(restored)
     with run.timed("revert"):
@@ -130,14 +133,18 @@ def prepare_timescaledb(run: Run, contents: Contents) -> None:
 
 
 def finish_timescaledb(run: Run, plan: Plan) -> None:
-    """timescaledb_post_restore, and statistics for the planner."""
+    """The database takes rows as usual again."""
     if plan.has_timescaledb:
         with server.open_session(run.options, run.wish.restoring, read_only=False) as connection:
             connection.execute("SELECT timescaledb_post_restore()")
-    with server.open_session(
-        run.options, run.wish.restoring, read_only=False
-    ) as connection:  # one that knows restoring is over
-        connection.execute("ANALYZE")
+
+
+def analyze(run: Run, usable: Path, environment: Mapping[str, str]) -> None:
+    """Statistics for the planner, of as many tables at once as were restored at once."""
+    command = ["vacuumdb", "--analyze-only", "--quiet", "--no-password", f"--jobs={run.wish.jobs}"]
+    finished = run.tool(command, usable, environment)
+    if finished.code != 0 or finished.errors:
+        raise RestoreError(f"ANALYZE: {command[0]}: {finished.explain()}.")
 
 
 def restore_commands(format_: str, jobs: int, database: str, *, has_timescaledb: bool) -> list[tuple[Phase, list[str]]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -54,15 +56,20 @@ class Validated:
     test_inserts: int
 
 
-def validate(connection: Database, expected: Mapping[str, int], *, has_timescaledb: bool) -> Validated:
-    """Compare with the rows that the dump has of each table. Raises ValidationError naming the first that differ."""
-    # pg_dump leaves out what the extension makes itself, by these conditions; the same are left out here.
-    conditions: dict[str, str] = dict(connection.execute(_CONDITIONS).fetchall())
-    wrong = []
-    for table, rows in expected.items():
-        found = _count(connection, table, conditions.get(table, ""))
-        if found != rows:
-            wrong.append(f"{table} has {found} rows, the dump {rows}")
+def validate(
+    connection: Database,
+    expected: Mapping[str, int],
+    *,
+    has_timescaledb: bool,
+    session: Callable[[], AbstractContextManager[Database]],
+    jobs: int,
+) -> Validated:
+    """Compare with the rows that the dump has of each table, counted by ``jobs`` sessions at once.
+
+    Raises ValidationError naming the first that differ.
+    """
+    counts = _count_all(connection, list(expected), session, jobs)
+    wrong = [f"{table} has {counts[table]} rows, the dump {n}" for table, n in expected.items() if counts[table] != n]
     if wrong:
         raise ValidationError(f"{len(wrong)} tables are not as in the dump: {'; '.join(wrong[:5])}")
     left_on = connection.execute(
@@ -80,6 +87,23 @@ def validate(connection: Database, expected: Mapping[str, int], *, has_timescale
         hypertables, chunks = row or (0, 0)
         inserts = sum(_insert_and_roll_back(connection, *row) for row in connection.execute(_HYPERTABLES).fetchall())
     return Validated(len(expected), sum(expected.values()), hypertables, chunks, inserts)
+
+
+def _count_all(
+    connection: Database, tables: list[str], session: Callable[[], AbstractContextManager[Database]], jobs: int
+) -> dict[str, int]:
+    # pg_dump leaves out what the extension makes itself, by these conditions; the same are left out here.
+    conditions: dict[str, str] = dict(connection.execute(_CONDITIONS).fetchall())
+
+    def count_some(some: list[str]) -> dict[str, int]:
+        with session() as one:
+            return {table: _count(one, table, conditions.get(table, "")) for table in some}
+
+    counts: dict[str, int] = {}
+    with ThreadPoolExecutor(jobs) as pool:
+        for found in pool.map(count_some, (tables[start::jobs] for start in range(min(jobs, len(tables))))):
+            counts |= found
+    return counts
 
 
 def _count(connection: Database, table: str, condition: str) -> int:
