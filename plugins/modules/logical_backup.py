@@ -108,6 +108,8 @@ notes:
   - The role O(login_user) has to be a superuser, and may log in by peer authentication as root of the host, since the
     container of pg_dump runs as root.
   - Roles are of the cluster and not of a snapshot; they are dumped a moment after it was taken.
+  - Rights on a database itself and its settings are in no dump of one database; what its tables, functions and schemas
+    allow is.
   - The folder of a dump may be copied anywhere as it is. The manifest names each file with its SHA-256.
   - A stream that has merged nothing for 30 days no longer holds back what a datalake's dump protects.
 seealso:

@@ -17,6 +17,10 @@ description:
     rows of the catalog.
   - The dump is read to its end before anything changes, so that a damaged one is found then; so are too little disk,
     missing roles, and another version of TimescaleDB.
+  - Rights on a database itself and its settings are in no dump of one database. The new one gets those of the one that
+    it replaces.
+  - An ingestor's database gets a new incarnation, so that sync merges it anew. What it has merged already changes
+    nothing.
 options:
   source:
     description:
@@ -118,8 +122,11 @@ notes:
   - The role O(login_user) has to be a superuser, and may log in by peer authentication as root of the host, since the
     container of pg_restore runs as root.
   - Roles are of the cluster and not in a dump; those that it names have to be there.
-  - The error C(tried calling catalog_get when extension isn't loaded) cannot come up. The extension is made in the
-    dump's version and told of the restore before anything is loaded.
+  - The error C(tried calling catalog_get when extension isn't loaded) comes of a restore into a database whose
+    extension is of another version, was not told of the restore, or was told so after the session began. None of that
+    is so here. The extension is made in the dump's version and told of the restore before anything is loaded, and what
+    follows has sessions of its own. Should TimescaleDB say it all the same, everything is taken back, and the message
+    says what to do.
 seealso:
   - module: cryptopip.marketdata.logical_backup
   - module: cryptopip.marketdata.schema_migration
@@ -228,6 +235,10 @@ done:
   returned: failure
   type: list
   elements: str
+at_work:
+  description: Whether it was refused since another restore is at work, so that what is paused for that has to stay so.
+  returned: when it was refused
+  type: bool
 """
 
 import contextlib
@@ -257,6 +268,7 @@ from ansible_collections.cryptopip.marketdata.plugins.module_utils.tuned_restore
     abort,
     mend,
     pending_journal,
+    remove_leftovers,
 )
 from ansible_collections.cryptopip.marketdata.plugins.module_utils.tuned_restore.plan import (
     RATE_B_PER_S,
@@ -265,6 +277,7 @@ from ansible_collections.cryptopip.marketdata.plugins.module_utils.tuned_restore
 )
 from ansible_collections.cryptopip.marketdata.plugins.module_utils.tuned_restore.restore import carry_out
 from ansible_collections.cryptopip.marketdata.plugins.module_utils.tuned_restore.run import (
+    AtWorkError,
     RestoreError,
     Run,
     StuckError,
@@ -277,6 +290,9 @@ from ansible_collections.cryptopip.marketdata.plugins.module_utils.tuned_restore
     unpack,
 )
 from ansible_collections.cryptopip.marketdata.plugins.module_utils.tuned_restore.validate import ValidationError
+
+NOT_LOADED = "catalog_get when extension"
+"""Of TimescaleDB's error for a session that asks for the catalog while the extension is not there in full."""
 
 ERRORS: tuple[type[Exception], ...] = (
     DumpError,
@@ -402,10 +418,12 @@ def perform(run: Run, state: str, *, check: bool, scratch: Path) -> dict[str, An
             remove_unpacked(run.wish.work)
             mended = mend(run, journal)
             run.container = engine.inspect(run.wish.container)
+    else:
+        mended = remove_leftovers(run, check=check)
     if state == "reverted" or (journal is not None and check):
         text = f"{mended}\n" if mended else ""
         answer: dict[str, Any] = {
-            "changed": journal is not None,
+            "changed": mended is not None,
             "base_backup_required": False,
             "diff": {"before": text, "after": ""},
         }
@@ -478,9 +496,11 @@ def main() -> None:
                 for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
                     signal.signal(number, signal.SIG_IGN)  # the way back is not to be cut short
                 after = "" if module.check_mode else take_back(run)
-                module.fail_json(msg=f"{error} {after}".strip(), changed=bool(done), done=done)
+                module.fail_json(msg=f"{explained(str(error))} {after}".strip(), changed=bool(done), done=done)
     except ERRORS as error:
-        module.fail_json(msg=f"{error} Nothing was changed.", changed=False, done=done)
+        module.fail_json(
+            msg=f"{error} Nothing was changed.", changed=False, done=done, at_work=isinstance(error, AtWorkError)
+        )
     if answer["base_backup_required"]:
         module.warn("WAL is missing from the archive since archive_mode was off: take a new base backup at once.")
     if answer.get("background_workers") is False:
@@ -494,6 +514,17 @@ def main() -> None:
 def setting_text(value: object) -> str:
     """A value as YAML gives it -> as PostgreSQL writes it."""
     return ("on" if value else "off") if isinstance(value, bool) else str(value)
+
+
+def explained(said: str) -> str:
+    """An error with the way out, where it is the one of TimescaleDB that does not say it."""
+    if NOT_LOADED not in said:
+        return said
+    return (
+        f"{said} TimescaleDB's catalog was asked for in a session that had not loaded the extension in full: another "
+        "program made, updated or dropped it in the new database meanwhile, or the server runs another library than "
+        "its image has. Restart the server, keep other programs from the database until it is restored, and run again."
+    )
 
 
 def take_back(run: Run) -> str:

@@ -48,6 +48,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         server.remove()
 
 
+@pytest.fixture
+def remote(dump: Path, tmp_path: Path) -> dict[str, str]:
+    """The dump on an rclone remote, and the file that knows the remote."""
+    config = tmp_path / "rclone.conf"
+    config.write_text(f"[drive]\ntype = alias\nremote = {dump.parent}\n")
+    return {"source": f"drive:{dump.name}", "rclone_config": str(config)}
+
+
 @pytest.fixture(scope="module")
 def truth(server: Site) -> dict[str, tuple[int, int]]:
     return server.fingerprint("origin")
@@ -56,7 +64,7 @@ def truth(server: Site) -> dict[str, tuple[int, int]]:
 @pytest.fixture(scope="module")
 def dump(server: Site, truth: dict[str, tuple[int, int]]) -> Path:
     assert truth["public.ticks"] == (0, 0)
-    assert len(truth) == CHUNKS + 2
+    assert len(truth) == CHUNKS + 3
     return server.dump("origin", "origin.dump", "--format=custom")
 
 
@@ -71,6 +79,9 @@ def site(server: Site, dump: Path) -> Iterator[Site]:
     assert server.journal() is None
     assert [path.name for path in server.work.glob("*")] in ([], ["lock"])
     assert not docker("ps", "--all", "--quiet", "--filter", f"name={server.container}-restore")
+    log = server.log()
+    assert "database system is ready" in log
+    assert "catalog_get" not in log
 
 
 @pytest.mark.parametrize("profile", ["safe", "fast"])
@@ -88,7 +99,18 @@ def test_a_restored_database_equals_the_dumped_one_and_a_second_run_changes_noth
     assert site.fingerprint("lake") == truth
     assert answer["validated"]["chunks"] == CHUNKS
     assert answer["validated"]["test_inserts"] == 1
-    assert answer["source"]["rows"] == ROWS + 500
+    assert answer["source"]["rows"] == ROWS + 1000
+    assert answer["source"]["size"] == Path(answer["source"]["path"]).stat().st_size
+    assert answer["rows_checked_against"] == "copy"
+    assert answer["estimated_s"] >= 1
+    during = {setting["name"]: (setting["before"], setting["during"]) for setting in answer["settings"]}
+    assert during["max_wal_size"] == ("2GB", "16GB")
+    assert during.get("fsync") == ((None, "off") if profile == "fast" else None)
+    assert site.definitions("lake") == site.definitions("origin")
+    assert site.catalog("lake") == site.catalog("origin")
+    sides = "SELECT * FROM other.sides ORDER BY side"
+    assert site.query(sides, "lake") == site.query(sides, "origin")
+    assert len(site.query(sides, "lake")) == 3
     assert answer["background_workers"] is True
     assert answer["base_backup_required"] is (profile == "fast")
     assert site.query("SELECT tableowner FROM pg_tables WHERE tablename = 'ticks'", "lake") == [("keeper",)]
@@ -159,6 +181,30 @@ def test_a_database_in_the_way_is_refused_kept_or_dropped_with_its_clients(
     site.ok(existing="drop", profile="fast")
     assert site.databases() == {"postgres", "origin", "lake", kept}
     assert site.fingerprint("lake") == truth
+
+
+def test_a_database_gets_the_rights_and_settings_of_the_one_it_replaces(site: Site) -> None:
+    for statement in (
+        "CREATE DATABASE lake OWNER keeper",
+        "REVOKE ALL ON DATABASE lake FROM PUBLIC",
+        "GRANT CONNECT ON DATABASE lake TO reader WITH GRANT OPTION",
+        "ALTER DATABASE lake SET work_mem = '9MB'",
+        'ALTER DATABASE lake SET search_path = other, "$user"',
+        "ALTER DATABASE lake SET default_transaction_read_only = on",
+        "ALTER DATABASE lake SET cryptopip.restored_from = 'another dump'",
+        "ALTER ROLE reader IN DATABASE lake SET statement_timeout = '90s'",
+    ):
+        site.query(statement)
+    has = (
+        "SELECT datacl::text, pg_get_userbyid(datdba), ARRAY(SELECT pg_get_userbyid(setrole) || each "
+        "FROM pg_db_role_setting, unnest(setconfig) AS each WHERE setdatabase = d.oid "
+        "AND each NOT LIKE 'cryptopip.%' ORDER BY 1) FROM pg_database AS d WHERE datname = 'lake'"
+    )
+    before = site.query(has)
+    site.ok(existing="drop")
+    assert site.query(has) == before
+    assert len(before[0][2]) == 4
+    assert not site.ok()["changed"]  # it bears the checksum of its own dump
 
 
 def spoiled(dump: Path, tmp_path: Path, how: str) -> Path:
@@ -257,7 +303,7 @@ def test_a_dump_of_another_version_is_refused_with_the_way_out(site: Site, tmp_p
 
 @pytest.fixture
 def url(dump: Path) -> Iterator[str]:
-    """The folder of the dump over HTTP, from a server that tells sizes and times."""
+    """The dump over HTTP, from a server that tells sizes and times."""
     handler = functools.partial(SimpleHTTPRequestHandler, directory=str(dump.parent))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
         threading.Thread(target=http.serve_forever, daemon=True).start()
@@ -277,6 +323,17 @@ def test_a_dump_behind_a_url_is_fetched_restored_and_not_fetched_again(
     assert answer["source"]["path"] == url
     assert site.fingerprint("lake") == truth
     assert not site.ok(source="http://127.0.0.1:1/gone", checksum=checksum)["changed"]
+
+
+def test_a_dump_on_a_remote_of_rclone_is_fetched_and_restored(
+    site: Site, dump: Path, remote: dict[str, str], truth: dict[str, tuple[int, int]]
+) -> None:
+    assert "has no checksum" in site.fails(**remote)
+    checksum = hashlib.sha256(dump.read_bytes()).hexdigest()
+    told = site.ok(**remote, checksum=checksum, check=True)
+    assert told["source"]["size"] == dump.stat().st_size
+    site.ok(**remote, checksum=checksum)
+    assert site.fingerprint("lake") == truth
 
 
 def ansible(site: Site, *options: str, **arguments: Any) -> str:
@@ -299,7 +356,7 @@ def test_ansible_shows_how_far_it_is_and_says_the_same_in_check_mode(
 ) -> None:
     told = ansible(site, "--check", "--diff")
     assert "localhost | CHANGED" in told, told
-    assert "+database lake: 30500 rows" in told
+    assert f"+database lake: {ROWS + 1000} rows" in told
     assert site.databases() == {"postgres", "origin"}
     said = ansible(site)
     assert "localhost | CHANGED" in said, said
@@ -307,7 +364,8 @@ def test_ansible_shows_how_far_it_is_and_says_the_same_in_check_mode(
     assert " MB of about " in said
     counted = re.search(r" MB of about \d+ MB, \d+ of (\d+) tables", said)
     assert counted, said
-    assert int(counted[1]) >= CHUNKS + 1  # chunks, the plain table, and TimescaleDB's catalog
+    assert re.search(r" MB/s, about \d+ s left", said), said
+    assert int(counted[1]) >= CHUNKS + 2  # chunks, the plain table, and TimescaleDB's catalog
     assert site.fingerprint("lake") == truth
     assert "localhost | SUCCESS" in ansible(site)
     failed = ansible(site, source="/no/where")
@@ -317,18 +375,22 @@ def test_ansible_shows_how_far_it_is_and_says_the_same_in_check_mode(
 
 @pytest.mark.long
 def test_twenty_restores_in_a_row_are_whole(site: Site, truth: dict[str, tuple[int, int]]) -> None:
+    catalog = site.catalog("origin")
+    assert len(catalog["chunk"]) == len(catalog["dimension_slice"]) == CHUNKS
     for turn in range(20):
         answer = site.ok(profile="fast", existing="drop", checksum=None, database=f"lake{turn}")
         assert answer["validated"]["chunks"] == CHUNKS
         assert site.fingerprint(f"lake{turn}") == truth
+        assert site.catalog(f"lake{turn}") == catalog
         site.drop(f"lake{turn}")
 
 
 @pytest.mark.parametrize("chunks", [1, pytest.param(1000, marks=pytest.mark.long)])
 def test_few_and_many_chunks_are_restored(site: Site, chunks: int) -> None:
     fill(site, f"of{chunks}", chunks=chunks, rows=20_000)
-    before = site.fingerprint(f"of{chunks}")
+    before = site.fingerprint(f"of{chunks}"), site.catalog(f"of{chunks}"), site.definitions(f"of{chunks}")
+    assert len(before[1]["chunk"]) == chunks
     path = site.dump(f"of{chunks}", f"of{chunks}.dump", "--format=custom")
     answer = site.ok(source=str(path), profile="fast")
     assert answer["validated"]["chunks"] == chunks
-    assert site.fingerprint("lake") == before
+    assert (site.fingerprint("lake"), site.catalog("lake"), site.definitions("lake")) == before

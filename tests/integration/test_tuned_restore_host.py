@@ -75,8 +75,9 @@ class Schema(Site):
     def arguments(self, **options: Any) -> dict[str, Any]:
         server = conninfo_to_dict(self.dsn)
         connection = {f"login_{key}": server[key] for key in ("host", "port", "user")}
-        path = str(ROOT / "files" / "sql" / "datalake")
-        return {**connection, "database": "lake", "kind": "datalake", "edition": "apache", "path": path, **options}
+        kind = {"kind": "datalake", **options}["kind"]
+        path = str(ROOT / "files" / "sql" / kind)
+        return {**connection, "database": "lake", "kind": kind, "edition": "apache", "path": path, **options}
 
 
 def test_a_dump_of_an_older_schema_is_migrated_after_it_was_restored(site: Site) -> None:
@@ -95,3 +96,16 @@ def test_a_dump_of_an_older_schema_is_migrated_after_it_was_restored(site: Site)
     assert site.query(ledger, "lake") == [(newest,)]
     assert site.query("SELECT incarnation::text, ingestor FROM sources", "lake") == [ingestor]
     assert not schema.ok()["changed"]
+    site.drop("lake")
+
+
+def test_a_restored_ingestor_begins_a_new_life_so_that_sync_passes_over_none_of_its_batches(site: Site) -> None:
+    schema = Schema(site.container, site.dsn, site.folder, {}, ROOT / "plugins" / "modules" / "schema_migration.py")
+    schema.ok(kind="ingestor")
+    (before,) = site.query("SELECT id FROM incarnation", "lake")
+    path = site.dump("lake", "ingestor.dump", "--format=custom")
+    site.ok(source=str(path), owner="cryptopip_owner", existing="drop", settings={"max_wal_size": None})
+    (after,) = site.query("SELECT id FROM incarnation", "lake")
+    assert after != before
+    assert not schema.ok(kind="ingestor")["changed"]
+    site.drop("lake")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
 import os
 import threading
@@ -20,14 +21,16 @@ from tests.integration.tuned_restore_harness import PREPARED, VICTIMS, RestoreSe
 pytestmark = [pytest.mark.database, pytest.mark.timeout(900)]
 CHUNKS, ROWS = 8, 8_000
 PHASES = (
-    *("tuning", "creating", "pre-data", "catalog", "data", "post-data"),
+    *("inspect", "prepared", "tuning", "creating", "pre-data", "catalog", "data", "post-data", "plain"),
     *("finishing", "validating", "reverting", "flushed", "swapping"),
 )
-WITH_TOOL = ("pre-data", "catalog", "data", "post-data")
-"""The phases that run pg_restore in a container of its own."""
+"""All of the journal's, but for suspect, and the one before there is a journal, when the dump is read."""
+WITH_TOOL = ("inspect", "pre-data", "catalog", "data", "post-data", "plain")
+"""The phases that run pg_restore, or psql, in a container of its own."""
 
 MATRIX = [(phase, victim) for phase in PHASES for victim in VICTIMS if victim != "tool" or phase in WITH_TOOL]
 USUAL = {
+    *(("inspect", "module"), ("prepared", "module"), ("plain", "module")),
     *(("tuning", "module"), ("creating", "postgres"), ("pre-data", "module"), ("catalog", "tool"), ("data", "module")),
     *(("data", "container"), ("post-data", "tool"), ("finishing", "postgres"), ("validating", "container")),
     *(("reverting", "module"), ("flushed", "container"), ("swapping", "module")),
@@ -52,6 +55,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         site.query("CREATE ROLE reader")
         fill(site, "origin", chunks=CHUNKS, rows=ROWS)
         path = site.dump("origin", "origin.dump", "--format=custom")
+        (folder / "origin.gz").write_bytes(gzip.compress(site.dump("origin", "origin.sql").read_bytes(), 1))
         site.defaults = {"source": str(path), "accept_cluster_risk": True, "profile": "fast"}
         yield site
     finally:
@@ -86,23 +90,44 @@ def site(server: Site) -> Iterator[Site]:
     [pytest.param(*each, marks=() if each in USUAL else pytest.mark.long, id="-".join(each)) for each in MATRIX],
 )
 def test_the_run_after_a_kill_restores_the_database_and_every_setting(site: Site, phase: str, victim: str) -> None:
-    process = site.start(kill=(phase, victim))
+    options = {"source": str(site.folder / "origin.gz")} if phase in {"plain", "inspect"} else {}
+    process = site.start(kill=(phase, victim), **options)
     out, err = process.communicate(timeout=300)
     assert f"killing {victim} in phase {phase}" in err, (out, err)
+    if phase == "inspect":
+        if victim == "container":  # before there is a journal nobody but the operator starts it
+            docker("start", site.container)
+        until(lambda: answers(site), "the server", 120, pause=0.3)
     if victim == "module":
         assert (process.returncode, out) == (-9, "")
         left = site.journal()
-        assert left is not None
-        assert left["phase"] == phase
+        assert (left or {"phase": "inspect"})["phase"] == phase
     elif json.loads(out).get("failed"):  # it outlived its victim, and took everything back itself
         assert site.journal() is None, out
         assert site.databases() <= {"postgres", "origin", "lake"}
-        assert "Everything was taken back" in out
-    site.ok()
+        assert ("Nothing was changed" if phase == "inspect" else "Everything was taken back") in out
+    site.ok(**options)
     assert site.databases() == {"postgres", "origin", "lake"}
     assert site.fingerprint("lake") == site.fingerprint("origin")
+    assert site.catalog("lake") == site.catalog("origin")
     site.query("INSERT INTO ticks (time, id) VALUES ('2027-01-01', 1)", "lake")
-    assert not site.ok()["changed"]
+    assert not site.ok(**options)["changed"]
+
+
+def test_what_a_run_left_that_was_killed_before_its_journal_is_removed(site: Site) -> None:
+    gz = {"source": str(site.folder / "origin.gz")}
+    assert "killing module" in site.start(kill=("inspect", "module"), **gz).communicate(timeout=300)[1]
+    container = ("ps", "--all", "--quiet", "--filter", f"name={site.container}-restore")
+    unpacked = site.work / "dump.unpacked"
+    reverted: dict[str, Any] = {"state": "reverted", "source": None}
+    assert docker(*container)
+    assert unpacked.exists()
+    assert site.ok(**reverted, check=True)["changed"]
+    assert unpacked.exists()
+    assert "had left container" in site.ok(**reverted)["mended"]
+    assert not docker(*container)
+    assert not unpacked.exists()
+    assert not site.ok(**reverted)["changed"]
 
 
 @pytest.mark.parametrize("phase", ["tuning", "data", "reverting", "flushed", "swapping"])
@@ -194,7 +219,9 @@ def test_another_clusters_journal_is_left_alone(site: Site) -> None:
 def test_two_runs_at_once_do_not_meet(site: Site, tmp_path: Path) -> None:
     first = site.start()
     until(lambda: site.journal() is not None, "the first run's journal", 60, pause=0.02)
-    assert "another restore is at work" in site.fails()
+    refused = site.run()
+    assert "another restore is at work" in refused["msg"]
+    assert refused["at_work"] is True  # so that the playbook lets nothing go on
     out, _ = first.communicate(timeout=300)
     assert not json.loads(out).get("failed"), out
 

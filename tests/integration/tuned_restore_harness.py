@@ -29,6 +29,40 @@ PREPARED = {"archive_mode": "on", "archive_command": "/bin/true", "max_wal_size"
 """Settings that ALTER SYSTEM has made before any restore."""
 
 
+_DEFINITIONS = """
+WITH spaces AS (
+    SELECT oid, nspname FROM pg_namespace
+    WHERE nspname IN ('public', 'other', '_timescaledb_internal')
+), relations AS (
+    SELECT c.*, format('%I.%I', nspname, relname) AS name
+    FROM pg_class AS c INNER JOIN spaces ON spaces.oid = relnamespace
+    WHERE NOT EXISTS (
+        SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = c.oid AND deptype = 'e'
+    )
+)
+SELECT 'relation', name, relkind::text, pg_get_userbyid(relowner),
+    CASE WHEN relkind IN ('v', 'm') THEN pg_get_viewdef(oid) WHEN relkind = 'i' THEN pg_get_indexdef(oid) END,
+    (SELECT string_agg(item::text, ',' ORDER BY item::text) FROM unnest(relacl) AS item)
+FROM relations
+UNION ALL SELECT 'column', name, attnum::text, attname, format_type(atttypid, atttypmod) || attnotnull::text || attidentity::text,
+    pg_get_expr(adbin, adrelid)
+FROM relations INNER JOIN pg_attribute AS a ON attrelid = relations.oid AND attnum > 0 AND NOT attisdropped
+    LEFT JOIN pg_attrdef AS d ON d.adrelid = attrelid AND d.adnum = attnum
+UNION ALL SELECT 'constraint', name, conname, '', pg_get_constraintdef(k.oid), ''
+FROM relations INNER JOIN pg_constraint AS k ON conrelid = relations.oid
+UNION ALL SELECT 'trigger', name, tgname, '', pg_get_triggerdef(t.oid), ''
+FROM relations INNER JOIN pg_trigger AS t ON tgrelid = relations.oid AND NOT tgisinternal
+UNION ALL SELECT 'function', p.oid::regprocedure::text, '', pg_get_userbyid(proowner), pg_get_functiondef(p.oid),
+    (SELECT string_agg(item::text, ',' ORDER BY item::text) FROM unnest(proacl) AS item)
+FROM pg_proc AS p INNER JOIN spaces ON spaces.oid = pronamespace
+WHERE NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_proc'::regclass AND objid = p.oid AND deptype = 'e')
+UNION ALL SELECT 'label', enumtypid::regtype::text, enumlabel, '', '', '' FROM pg_enum
+UNION ALL SELECT 'sequence', schemaname || '.' || sequencename, last_value::text, '', '', '' FROM pg_sequences
+WHERE schemaname IN ('public', 'other')
+ORDER BY 1, 2, 3, 4, 5, 6
+"""
+
+
 def docker(*arguments: str, check: bool = True) -> str:
     """Standard output of a docker command."""
     done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False, timeout=300)
@@ -98,6 +132,22 @@ class Site:
             )[0]
             for (table,) in tables
         }
+
+    def catalog(self, database: str) -> dict[str, list[str]]:
+        """Every row of what TimescaleDB knows of hypertables, dimensions and chunks."""
+        return {
+            table: [row for (row,) in self.query(f"SELECT t::text FROM _timescaledb_catalog.{table} AS t", database)]
+            for table in ("hypertable", "dimension", "dimension_slice", "chunk", "chunk_constraint")
+        }
+
+    def definitions(self, database: str) -> list[tuple[Any, ...]]:
+        """What is defined there beside the extension itself, with owners and rights: relations, columns, functions."""
+        return self.query(_DEFINITIONS, database)
+
+    def log(self) -> str:
+        """What the server has said."""
+        done = subprocess.run(["docker", "logs", self.container], capture_output=True, text=True, check=True)
+        return done.stdout + done.stderr
 
     def arguments(self, **options: Any) -> dict[str, Any]:
         server = conninfo_to_dict(self.dsn)
@@ -173,7 +223,7 @@ class Site:
 
 
 def fill(site: Site, database: str, *, chunks: int, rows: int) -> None:
-    """A database with a hypertable, a plain table, a view, a function, an enum, awkward names and values."""
+    """A database with a hypertable, plain tables, views, functions, an enum, a trigger, awkward names and values."""
     site.query(f"CREATE DATABASE {database}")
     site.query("CREATE EXTENSION timescaledb", database)
     for statement in f"""
@@ -193,8 +243,21 @@ def fill(site: Site, database: str, *, chunks: int, rows: int) -> None:
         INSERT INTO other.plain (body) SELECT 'x' || i FROM generate_series(1, 500) AS i;
         CREATE VIEW public.latest AS SELECT max(time) AS time FROM public.ticks;
         CREATE FUNCTION public.twice(x numeric) RETURNS numeric LANGUAGE sql RETURN x * 2;
+        CREATE MATERIALIZED VIEW other.sides AS SELECT side, count(*) AS rows FROM public.ticks GROUP BY side;
+        CREATE TABLE other.child (
+            id int PRIMARY KEY REFERENCES other.plain (id) ON DELETE CASCADE, n numeric NOT NULL CHECK (n > 0), at date
+        );
+        INSERT INTO other.child SELECT id, id / 7.0, '2026-01-01' FROM other.plain;
+        CREATE FUNCTION other.stamp() RETURNS trigger LANGUAGE plpgsql
+            AS $$BEGIN NEW.at := '2026-02-02'; RETURN NEW; END$$;
+        CREATE TRIGGER stamp BEFORE UPDATE ON other.child FOR EACH ROW EXECUTE FUNCTION other.stamp();
+        CREATE SEQUENCE other.counter;
+        SELECT setval('other.counter', 41);
         ALTER TABLE public.ticks OWNER TO keeper;
-        GRANT SELECT ON public.ticks TO reader
+        GRANT SELECT ON public.ticks TO reader;
+        GRANT USAGE ON SCHEMA other TO reader;
+        GRANT SELECT (id, n) ON other.child TO reader;
+        REVOKE EXECUTE ON FUNCTION public.twice FROM PUBLIC
     """.split(";\n"):
         site.query(statement, database)
 
@@ -233,23 +296,36 @@ def give_again(arguments: str) -> None:
 def main() -> None:
     """The module, and a victim that is killed at a phase: what stands on standard error first proves it was."""
     at, victim = sys.argv[1:]
-    from ansible_collections.cryptopip.marketdata.plugins.module_utils.tuned_restore import journal, restore
+    from ansible_collections.cryptopip.marketdata.plugins.module_utils.tuned_restore import engine, journal, restore
     from ansible_collections.cryptopip.marketdata.plugins.modules import tuned_restore
 
     arguments = sys.stdin.read()
     site = json.loads(arguments)["ANSIBLE_MODULE_ARGS"]
-    real = journal.enter
+    real, real_write, real_docker = journal.enter, journal.write_journal, engine.__dict__["_docker"]
     killed: list[str] = []
 
-    def enter(folder: Path, journal: journal.Journal, phase: journal.Phase) -> journal.Journal:
-        moved = real(folder, journal, phase)
+    def reached(phase: str) -> None:
         if phase == at and not killed:
             killed.append(phase)
             print(f"killing {victim} in phase {phase}", file=sys.stderr, flush=True)
             kill(victim, site)
+
+    def enter(folder: Path, journal: journal.Journal, phase: journal.Phase) -> journal.Journal:
+        moved = real(folder, journal, phase)
+        reached(phase)
         return moved
 
-    restore.__dict__["enter"] = enter
+    def write(folder: Path, journal: journal.Journal) -> None:
+        real_write(folder, journal)
+        reached(journal.phase)
+
+    def wait(*arguments: str, environment: dict[str, str] | None = None) -> str:
+        if arguments[:2] == ("container", "wait"):
+            reached("inspect")  # the first program of a run reads the dump
+        return str(real_docker(*arguments, environment=environment))
+
+    restore.__dict__.update(enter=enter, write_journal=write)
+    engine.__dict__["_docker"] = wait
     give_again(arguments)
     sys.argv = [str(MODULE)]
     tuned_restore.main()

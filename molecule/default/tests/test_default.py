@@ -3,55 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
-import testinfra
-from testinfra.host import Host
-from testinfra.utils.ansible_runner import AnsibleRunner
 
-INVENTORY = str(Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent)
-ROOT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
+from tests.fleet import INVENTORY, ROOT, datalake, host, unit, variables, wait_until
+
 HOSTS = ("db1", "ing1", "ing2")
 INGESTORS = ("ing1", "ing2")
 DATABASES = {"db1": "datalake", "ing1": "ingestor", "ing2": "ingestor"}
 CHANNELS = ("trades", "quotes", "book_events")
 PYTHON = "/opt/cryptopip/current/venv/bin/python"
-
-
-def host(name: str) -> Host:
-    """A host of molecule's inventory, over ssh."""
-    return testinfra.get_host(f"ansible://{name}?ansible_inventory={INVENTORY}")
-
-
-def variables(name: str) -> dict[str, Any]:
-    """The inventory's variables of a host."""
-    return dict(AnsibleRunner(INVENTORY).get_variables(name))
-
-
-def datalake(query: str) -> str:
-    """The answer of a query on the datalake, unaligned."""
-    return str(
-        host("db1").check_output("docker exec cryptopip-timescaledb psql -XAtq -U postgres -d datalake -c %s", query)
-    )
-
-
-def unit(name: str, service: str, key: str) -> str:
-    """A property of a systemd unit."""
-    return str(host(name).check_output("systemctl show --value --property=%s %s", key, service)).strip()
-
-
-def wait_until(state: Callable[[], bool], what: str, seconds: float = 120) -> None:
-    """Ask until the state holds; fails, naming it, when it has not come in time."""
-    deadline = time.monotonic() + seconds
-    while not state():
-        assert time.monotonic() < deadline, f"waited {seconds:.0f} s for {what}"
-        time.sleep(1)
 
 
 def listens(name: str) -> bool:

@@ -71,10 +71,14 @@ def restart(name: str) -> None:
     _docker("container", "restart", name)
 
 
+def exists(name: str) -> bool:
+    """Whether there is a container of that name, running or not."""
+    return bool(_docker("container", "ls", "--all", "--filter", f"name=^/?{name}$", "--format", "{{.Names}}").strip())
+
+
 def end(name: str) -> bool:
     """End and remove a one-shot container; False where there was none."""
-    listed = _docker("container", "ls", "--all", "--filter", f"name=^/?{name}$", "--format", "{{.Names}}")
-    if not listed.strip():
+    if not exists(name):
         return False
     _docker("container", "rm", "--force", "--volumes", name)
     return True

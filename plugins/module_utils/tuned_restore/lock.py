@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from .progress import remove_progress
-from .run import RestoreError
+from .run import AtWorkError, RestoreError
 
 NAME, DUMPS = "lock", "dump.lock"
 
@@ -22,12 +22,22 @@ NAME, DUMPS = "lock", "dump.lock"
 def locked(folder: Path, *, check: bool) -> Iterator[Path]:
     """For a restore: gives the folder to work in, a passing one in check mode where there is none yet.
 
-    Raises RestoreError where another restore is at work, a dump or a base backup.
+    Raises AtWorkError where another restore is at work, RestoreError where a dump or a base backup is.
     """
-    taken = (
-        f"another restore is at work in {folder}, or a dump or a base backup keeps restores out: wait for its end, or "
-        "give each cluster a work_path."
-    )
+
+    def taken() -> RestoreError:
+        with (folder / NAME).open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # as dumps and base backups have it
+            except BlockingIOError:
+                return AtWorkError(
+                    f"another restore is at work in {folder}: wait for its end and run again, or give each cluster a "
+                    "work_path."
+                )
+        return RestoreError(
+            f"a dump or a base backup is at work in {folder} and keeps restores out: wait for its end and run again."
+        )
+
     with _folder(folder, check=check) as work, _flocked(work / NAME, fcntl.LOCK_EX, taken):
         try:
             yield work
@@ -38,8 +48,13 @@ def locked(folder: Path, *, check: bool) -> Iterator[Path]:
 @contextlib.contextmanager
 def dumping(folder: Path, *, check: bool) -> Iterator[Path]:
     """For a dump: likewise. Raises RestoreError where another dump or a restore is at work."""
-    dump = f"another dump is at work in {folder}: wait for its end, or give each cluster a work_path."
-    restore = f"a restore is at work in {folder}: wait for its end."
+
+    def dump() -> RestoreError:
+        return RestoreError(f"another dump is at work in {folder}: wait for its end, or give each cluster a work_path.")
+
+    def restore() -> RestoreError:
+        return AtWorkError(f"a restore is at work in {folder}: wait for its end.")
+
     with (
         _folder(folder, check=check) as work,
         _flocked(work / DUMPS, fcntl.LOCK_EX, dump),
@@ -62,10 +77,10 @@ def _folder(folder: Path, *, check: bool) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _flocked(path: Path, kind: int, otherwise: str) -> Iterator[None]:
+def _flocked(path: Path, kind: int, otherwise: Callable[[], RestoreError]) -> Iterator[None]:
     with path.open("a") as file:
         try:
             fcntl.flock(file, kind | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise RestoreError(otherwise) from error
+            raise otherwise() from error
         yield

@@ -8,6 +8,7 @@ from . import engine, server
 from .journal import Journal, Phase, enter, read_journal, remove_journal, this_boot
 from .restore import swap, take_back
 from .run import Run, StuckError
+from .source import UNPACKED, remove_unpacked
 
 
 def mend(run: Run, journal: Journal) -> str:
@@ -50,6 +51,20 @@ def mend(run: Run, journal: Journal) -> str:
         + ("its last step was finished" if swapped else f"{journal.restoring} was dropped")
         + " and every setting is as before"
     )
+
+
+def remove_leftovers(run: Run, *, check: bool) -> str | None:
+    """Take away what a run left that was killed before it wrote a journal; in words, None where there is nothing."""
+    found = []
+    if engine.exists(run.wish.helper):
+        found.append(f"container {run.wish.helper}")
+        if not check:
+            engine.end(run.wish.helper)
+    if (run.wish.work / UNPACKED).exists():
+        found.append(f"{run.wish.work / UNPACKED}")
+        if not check:
+            remove_unpacked(run.wish.work)
+    return f"an interrupted run had left {' and '.join(found)}" if found else None
 
 
 def pending_journal(work: Path) -> Journal | None:

@@ -125,14 +125,21 @@ def _plan_settings(run: Run, connection: Database) -> SettingsPlan:
 def inspect_dump(run: Run, source: Source, usable: Path) -> Contents:
     """Read the whole dump once. Raises DumpError where it is damaged."""
     if source.format != "plain":
-        listed = run.tool(["pg_restore", "--list", engine.DUMP], usable)
+        listed = _reading(run, ["pg_restore", "--list", engine.DUMP], usable)
         if listed.code != 0:
             raise DumpError(f"{source.path}: pg_restore --list: {listed.explain()}: fetch or make the dump again.")
         check_contents_list(listed.stdout)
-    read = run.tool(["bash", "-c", INSPECT, "inspect", engine.DUMP, source.format, "none"], usable)
+    read = _reading(run, ["bash", "-c", INSPECT, "inspect", engine.DUMP, source.format, "none"], usable)
     if read.code != 0:
         raise DumpError(f"{source.path} cannot be read to its end: {read.explain()}: fetch or make the dump again.")
     return read_contents(read.stdout)
+
+
+def _reading(run: Run, command: list[str], usable: Path) -> engine.Finished:
+    finished = run.tool(command, usable)
+    if finished.was_killed:
+        raise RestoreError(f"reading the dump: {finished.explain()}. That says nothing of the dump: run again.")
+    return finished
 
 
 def _check_space(run: Run, connection: Database, contents: Contents) -> None:

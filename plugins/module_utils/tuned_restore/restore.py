@@ -87,6 +87,8 @@ def carry_out(
         validated = validate(restored, plan.rows, has_timescaledb=plan.has_timescaledb, session=session, jobs=wish.jobs)
         if only_check:
             only_check(restored)
+        elif server.renew_incarnation(restored):
+            run.done.append("incarnation renewed")
     with run.timed("revert"):
         journal, connection = take_back(run, connection, journal)
     if only_check:
@@ -201,6 +203,7 @@ def swap(run: Run, connection: Database, journal: Journal) -> None:
         server.stop_workers(run.options, journal.restoring)
         if journal.replaced and journal.database in names:
             moves.insert(0, (journal.database, journal.replaced))
+            server.inherit(connection, journal.database, journal.restoring)
             server.stop_workers(run.options, journal.database)
             server.allow_connections(connection, journal.database, allowed=False)
             ended = server.end_connections(connection, journal.database)

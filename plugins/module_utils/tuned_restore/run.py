@@ -19,6 +19,10 @@ class RestoreError(Exception):
     """A restore is refused or has failed: what was found, expected, and what to do."""
 
 
+class AtWorkError(RestoreError):
+    """Another restore is at work."""
+
+
 class PhaseError(RestoreError):
     """pg_restore or psql itself failed: the dump does not go in, unless it is the server that went away."""
 

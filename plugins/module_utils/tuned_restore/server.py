@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..postgres import PostgresError, UnreachableError, connect
-from .settings import Change, Running, revert_order
+from .settings import LIST_SETTINGS, Change, Running, revert_order
 
 with contextlib.suppress(ImportError):  # connect() says so before anything here needs it
     from psycopg import sql
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 MAINTENANCE_DATABASE = "postgres"
 MARKER = "cryptopip.restored_from"
 """A setting of the restored database: the SHA-256 of its dump. It goes with the database, whatever its name."""
+
+NOT_INHERITED = frozenset({MARKER, "timescaledb.restoring"})
+"""Settings of a database that say something of it alone."""
 
 SESSION = "cryptopip tuned_restore"
 """Application name of every session of a restore, those of its one-shot containers too; one runs at a time."""
@@ -202,6 +205,63 @@ def set_marker(connection: Database, name: str, checksum: str) -> None:
             sql.Identifier(name), sql.Identifier(*MARKER.split(".")), sql.Literal(checksum)
         )
     )
+
+
+def renew_incarnation(connection: Database) -> bool:
+    """Begin a new life where the database is an ingestor's; whether it is one.
+
+    The loader goes on from the dump's position and may number its batches otherwise than before. Under the old
+    incarnation sync would take them for those it has merged already, and leave out what is in them.
+    """
+    is_ingestor = bool(
+        _value(
+            connection,
+            "SELECT to_regclass('public.incarnation') IS NOT NULL AND to_regclass('public.load_batches') IS NOT NULL",
+        )
+    )
+    if is_ingestor:
+        connection.execute("UPDATE public.incarnation SET id = gen_random_uuid()")
+    return is_ingestor
+
+
+def inherit(connection: Database, old: str, new: str) -> None:
+    """Give a database the rights on it and the settings of it that another has: no dump of one database holds them."""
+    with connection.transaction():
+        _inherit_rights(connection, old, new)
+        rows = connection.execute(
+            "SELECT CASE WHEN setrole <> 0 THEN pg_get_userbyid(setrole) END, split_part(setting, '=', 1), "
+            "substr(setting, strpos(setting, '=') + 1) FROM pg_db_role_setting, unnest(setconfig) AS setting "
+            "WHERE setdatabase = (SELECT oid FROM pg_database WHERE datname = %s)",
+            [old],
+        ).fetchall()
+        for role, name, value in rows:
+            if name in NOT_INHERITED:
+                continue
+            whose = sql.SQL("ALTER DATABASE {}").format(sql.Identifier(new))
+            if role is not None:
+                whose = sql.SQL("ALTER ROLE {} IN DATABASE {}").format(sql.Identifier(role), sql.Identifier(new))
+            how = sql.SQL(" SET {} TO {}").format(sql.Identifier(*name.split(".")), sql.Literal(value))
+            if name.lower() in LIST_SETTINGS:  # a list of quoted names, which as one string would be one name
+                connection.execute("SELECT set_config(%s, %s, true)", [name, value])
+                how = sql.SQL(" SET {} FROM CURRENT").format(sql.Identifier(name))
+            connection.execute(whose + how)
+
+
+def _inherit_rights(connection: Database, old: str, new: str) -> None:
+    database = sql.Identifier(new)
+    row = connection.execute("SELECT datacl IS NOT NULL FROM pg_database WHERE datname = %s", [old]).fetchone()
+    if row != (True,):
+        return  # as by default
+    connection.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database))
+    rows = connection.execute(
+        "SELECT CASE WHEN grantee <> 0 THEN pg_get_userbyid(grantee) END, privilege_type, is_grantable "
+        "FROM pg_database, aclexplode(datacl) WHERE datname = %s AND grantee <> datdba",
+        [old],
+    ).fetchall()
+    for role, right, is_grantable in rows:
+        to = sql.SQL("PUBLIC") if role is None else sql.Identifier(role)
+        further = sql.SQL(" WITH GRANT OPTION" if is_grantable else "")
+        connection.execute(sql.SQL("GRANT {} ON DATABASE {} TO {}").format(sql.SQL(right), database, to) + further)
 
 
 def stop_workers(options: Mapping[str, Any], database: str) -> None:

@@ -11,6 +11,7 @@ from ansible_collections.cryptopip.marketdata.plugins.module_utils.tuned_restore
     restore_commands,
 )
 from ansible_collections.cryptopip.marketdata.plugins.module_utils.tuned_restore.run import RestoreError
+from ansible_collections.cryptopip.marketdata.plugins.modules.tuned_restore import explained
 
 GB = 1 << 30
 
@@ -75,3 +76,10 @@ def test_too_little_disk_is_told_of_with_what_is_needed(data_free: int, wal_free
 )
 def test_an_error_is_seen_even_where_the_exit_code_is_good(stderr: str, errors: int) -> None:
     assert len(Finished(0, "", stderr).errors) == errors
+
+
+def test_the_error_of_an_extension_that_is_not_loaded_comes_with_the_way_out() -> None:
+    said = "data: pg_restore: error: tried calling catalog_get when extension isn't loaded."
+    assert explained(said).startswith(said)
+    assert "Restart the server" in explained(said)
+    assert explained("data: something else.") == "data: something else."
