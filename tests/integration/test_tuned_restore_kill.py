@@ -90,7 +90,7 @@ def site(server: Site) -> Iterator[Site]:
     [pytest.param(*each, marks=() if each in USUAL else pytest.mark.long, id="-".join(each)) for each in MATRIX],
 )
 def test_the_run_after_a_kill_restores_the_database_and_every_setting(site: Site, phase: str, victim: str) -> None:
-    options = {"source": str(site.folder / "origin.gz")} if phase in {"plain", "inspect"} else {}
+    options: dict[str, Any] = {"source": str(site.folder / "origin.gz")} if phase in {"plain", "inspect"} else {}
     process = site.start(kill=(phase, victim), **options)
     out, err = process.communicate(timeout=300)
     assert f"killing {victim} in phase {phase}" in err, (out, err)
@@ -115,7 +115,7 @@ def test_the_run_after_a_kill_restores_the_database_and_every_setting(site: Site
 
 
 def test_what_a_run_left_that_was_killed_before_its_journal_is_removed(site: Site) -> None:
-    gz = {"source": str(site.folder / "origin.gz")}
+    gz: dict[str, Any] = {"source": str(site.folder / "origin.gz")}
     assert "killing module" in site.start(kill=("inspect", "module"), **gz).communicate(timeout=300)[1]
     container = ("ps", "--all", "--quiet", "--filter", f"name={site.container}-restore")
     unpacked = site.work / "dump.unpacked"

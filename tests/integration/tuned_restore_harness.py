@@ -44,8 +44,8 @@ SELECT 'relation', name, relkind::text, pg_get_userbyid(relowner),
     CASE WHEN relkind IN ('v', 'm') THEN pg_get_viewdef(oid) WHEN relkind = 'i' THEN pg_get_indexdef(oid) END,
     (SELECT string_agg(item::text, ',' ORDER BY item::text) FROM unnest(relacl) AS item)
 FROM relations
-UNION ALL SELECT 'column', name, attnum::text, attname, format_type(atttypid, atttypmod) || attnotnull::text || attidentity::text,
-    pg_get_expr(adbin, adrelid)
+UNION ALL SELECT 'column', name, attnum::text, attname,
+    format_type(atttypid, atttypmod) || attnotnull::text || attidentity::text, pg_get_expr(adbin, adrelid)
 FROM relations INNER JOIN pg_attribute AS a ON attrelid = relations.oid AND attnum > 0 AND NOT attisdropped
     LEFT JOIN pg_attrdef AS d ON d.adrelid = attrelid AND d.adnum = attnum
 UNION ALL SELECT 'constraint', name, conname, '', pg_get_constraintdef(k.oid), ''
