@@ -69,16 +69,16 @@ def test_a_datalake_is_dumped_and_restored_while_sync_rests() -> None:
 
 def test_an_ingestor_is_dumped_and_restored_while_its_loader_rests_and_its_recorder_does_not() -> None:
     options = {"login_host": "/run/cryptopip/postgresql", "databases": ["ingestor"]}
-    ansible("ansible", "ing2", "-b", "-m", "cryptopip.marketdata.logical_backup", "-a", json.dumps(options))
+    ansible("ansible", "ing1", "-b", "-m", "cryptopip.marketdata.logical_backup", "-a", json.dumps(options))
     # What comes meanwhile is in no dump: the loader takes it from the journal once more, and sync takes it again.
     grows("trades")
-    recorder = unit("ing2", "cryptopip-recorder@binance", "MainPID")
-    sources = "SELECT count(*) FROM sources WHERE ingestor = 'ing2'"
+    recorder = unit("ing1", "cryptopip-recorder@binance", "MainPID")
+    sources = "SELECT count(*) FROM sources WHERE ingestor = 'ing1'"
     lives = int(datalake(sources))
-    _, seen = restored("ing2", "ingestor", "cryptopip-loader@binance", restore_existing="drop")
+    _, seen = restored("ing1", "ingestor", "cryptopip-loader@binance", restore_existing="drop")
     assert seen == {"inactive"}
-    assert host("ing2").service("cryptopip-loader@binance").is_running
-    assert unit("ing2", "cryptopip-recorder@binance", "MainPID") == recorder
-    wait_until(lambda: int(datalake(sources)) == lives + 1, "the new life of ing2 in the datalake")
+    assert host("ing1").service("cryptopip-loader@binance").is_running
+    assert unit("ing1", "cryptopip-recorder@binance", "MainPID") == recorder
+    wait_until(lambda: int(datalake(sources)) == lives + 1, "the new life of ing1 in the datalake")
     grows("trades")
     wait_until(lambda: datalake(TRADES) == "t", "trades without a hole", 30)
