@@ -18,10 +18,10 @@ TRADES = (
 
 
 def ansible(program: str, *arguments: str) -> str:
-    """What Ansible printed, which must succeed."""
+    """What Ansible printed, in one line; it must succeed."""
     done = subprocess.run([program, "-i", INVENTORY, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return " ".join(done.stdout.split())
 
 
 def newest_dump(name: str, database: str) -> str:
@@ -30,7 +30,7 @@ def newest_dump(name: str, database: str) -> str:
 
 
 def restored(name: str, database: str, watched: str, **options: str) -> tuple[str, set[str]]:
-    """What the playbook printed, and what state a unit was seen in while the restore was at work."""
+    """What the playbook printed, in one line, and what state a unit was seen in while the restore was at work."""
     given = {"restore_database": database, "restore_source": newest_dump(name, database), **options}
     command = ["ansible-playbook", "-i", INVENTORY, "playbooks/restore_logical.yml", "--limit", name]
     playing = subprocess.Popen(
@@ -44,7 +44,7 @@ def restored(name: str, database: str, watched: str, **options: str) -> tuple[st
         time.sleep(0.2)
     out, _ = playing.communicate()
     assert playing.returncode == 0, out
-    return out, seen
+    return " ".join(out.split()), seen
 
 
 def grows(table: str) -> None:
@@ -63,7 +63,7 @@ def test_a_datalake_is_dumped_and_restored_while_sync_rests() -> None:
     kept = datalake("SELECT datname FROM pg_database WHERE datname LIKE 'datalake_replaced_%'")
     assert kept in said
     grows("trades")
-    wait_until(lambda: datalake(TRADES) == "t", "trades without a hole", 30)
+    wait_until(lambda: datalake(TRADES) == "t", "trades without a hole")
     datalake(f"DROP DATABASE {kept} WITH (FORCE)")
 
 
@@ -81,4 +81,4 @@ def test_an_ingestor_is_dumped_and_restored_while_its_loader_rests_and_its_recor
     assert unit("ing1", "cryptopip-recorder@binance", "MainPID") == recorder
     wait_until(lambda: int(datalake(sources)) == lives + 1, "the new life of ing1 in the datalake")
     grows("trades")
-    wait_until(lambda: datalake(TRADES) == "t", "trades without a hole", 30)
+    wait_until(lambda: datalake(TRADES) == "t", "trades without a hole")
