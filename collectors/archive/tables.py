@@ -27,6 +27,7 @@ NOT_ARCHIVED = {
     **dict.fromkeys(
         ("ohlcv_1s", "ohlcv_1m", "ohlcv_1h", "ohlcv_1d", "ohlcv_hours"), "`cryptopip derive` makes them from trades"
     ),
+    **dict.fromkeys(("book_snapshots", "book_hours"), "`cryptopip derive` makes them from book events"),
     LEDGER: "the manifest names the schema",
 }
 """Tables that are left out, and why."""

@@ -1,5 +1,6 @@
-"""What is computed from the merged history, and made anew where that changes: bars."""
+"""What is computed from the merged history, and made anew where that changes: bars, and books at full hours."""
 
+from collectors.derived.books import BooksReport, derive_books
 from collectors.derived.ohlcv import DeriveReport, derive
 
-__all__ = ["DeriveReport", "derive"]
+__all__ = ["BooksReport", "DeriveReport", "derive", "derive_books"]

@@ -54,6 +54,13 @@ ORDER BY t.time;
 SELECT side, level, price, amount, unknown, bid_horizon, ask_horizon
 FROM book_at(1, '2026-11-01 10:30:30+00', 10);
 
+-- name: books_by_the_hour
+-- The books at full hours: where a walk through a day may begin. Their sides are arrays, best prices first.
+SELECT s.time, s.bid_prices[1] AS best_bid, s.ask_prices[1] AS best_ask, s.bid_horizon, s.ask_horizon
+FROM book_snapshots AS s
+WHERE s.instrument_id = 1 AND s.time >= '2026-11-01 10:00+00' AND s.time < '2026-11-02 00:00+00'
+ORDER BY s.time;
+
 -- name: levels
 -- Every change of the book, a row per level, in the columns of Tardis' incremental_book_L2.
 SELECT exchange, symbol, "timestamp", local_timestamp, is_snapshot, side, price, amount

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from collectors.derived import derive
+from collectors.derived import derive, derive_books
 from collectors.sync.channels import TRADES
 from tests.conftest import fresh_database
 
@@ -31,6 +31,7 @@ def reader(server_dsn: str) -> Iterator[psycopg.Connection[Any]]:
         with psycopg.connect(dsn, autocommit=True) as admin:
             fill(admin)
             derive(admin)
+            derive_books(admin)
         with psycopg.connect(make_conninfo(dsn, options="-c role=cryptopip_reader"), autocommit=True) as connection:
             yield connection
 
@@ -64,6 +65,10 @@ def fill(admin: psycopg.Connection[Any]) -> None:
         {"t": T0},
     )
     admin.execute(
+        "INSERT INTO digests VALUES (1, 'book_events', time_bucket('1 hour', %s), 3, 0)",
+        [T0],
+    )
+    admin.execute(
         "INSERT INTO derivatives (time, received_at, epoch, instrument_id, mark_price, funding_time, ingestor)"
         " VALUES (%(t)s, %(t)s, 1, 1, 100.25, %(t)s, 'ing1')",
         {"t": T0},
@@ -89,6 +94,7 @@ def test_examples_answer_rightly(reader: psycopg.Connection[Any]) -> None:
     assert [row[1] for row in ask("order_flow")[:3]] == [Decimal("0.5"), Decimal("-0.5"), Decimal("-0.5")]
     assert ask("spread")[0][2] == 100
     assert [row[:4] for row in ask("book")] == [("bid", 1, 99, 2), ("ask", 1, Decimal("100.5"), 3), ("ask", 2, 101, 4)]
+    assert [row[1:] for row in ask("books_by_the_hour")] == [(99, Decimal("100.5"), 99, 101)]
     assert len(ask("levels")) == 6
     assert len([row for row in ask("led_levels") if not row[2]]) == 6
     assert ask("lag")[0][1] == [7.375, pytest.approx(14.6, abs=0.1)]
