@@ -123,10 +123,12 @@ def _make(connection: psycopg.Connection[Any], instrument: int, hour: datetime, 
     left_before = connection.execute(statements.LEFT_TO_THE_NEXT, key).fetchone()
     connection.execute(statements.DROP, key)
     row = connection.execute(statements.IS_OF_CONNECTION, key).fetchone()
-    statement = statements.MAKE_OF_CONNECTION if row is not None and row[0] else statements.MAKE
-    report.snapshots += connection.execute(statement, key).rowcount
+    is_of_connection = row is not None and row[0]
+    made = connection.execute(statements.MAKE_OF_CONNECTION if is_of_connection else statements.MAKE, key).rowcount
+    report.snapshots += made
+    is_open = not made and not is_of_connection  # a hole in ids may be filled by an event that ends in the next hour
     left = connection.execute(statements.LEFT_TO_THE_NEXT, key).fetchone()
-    if left != left_before or connection.execute(statements.IS_RESTED_ON, key).rowcount:
+    if left != left_before or is_open or connection.execute(statements.IS_RESTED_ON, key).rowcount:
         connection.execute(statements.NOTE_THE_NEXT, key)
     report.hours += 1
     return True
