@@ -16,6 +16,9 @@ OF_DAY = sql.SQL("""
 SELECT instrument_id, hour FROM book_hours WHERE state = 'stale' AND {over} AND hour >= %s AND hour < %s
 ORDER BY instrument_id, hour
 """).format(over=_OVER)
+IS_DROPPED = """
+SELECT FROM dropped_chunks WHERE channel = 'book_events' AND during @> %(hour)s::timestamptz
+"""
 # An hour that sync holds at the moment is left to the next run.
 TAKE = """
 DELETE FROM book_hours WHERE (instrument_id, hour) = (

@@ -1,14 +1,15 @@
 """Books at full hours (``book_snapshots``), so that any moment's book is at most an hour of updates away.
 
 The contract: after a run with nothing refused or left, and nothing new merged meanwhile, there is a snapshot at the end
-of every hour that had updates and whose book is known there, and each is what the functions of migration 0021 compute
+of every hour that had updates and whose book is known there, and each is what the functions of migration 0023 compute
 from the rows alone, whatever the order in which those came. Before, too, no answer is wrong: a snapshot that rests on
 an hour which has changed since is not used.
 
 How: triggers note each hour whose book events, or the coverage by which they are read, change (``book_hours``). An hour
 is made once it has been over for ten minutes, in a transaction of its own, earlier hours of a day first, since a book
 rests on the one before. Where what it leaves to the next hour has changed, that one is noted too, and so on until
-nothing changes. An hour with another number of book events than its digest says is refused, and stays as it was.
+nothing changes. An hour with another number of book events than its digest says is refused, and stays as it was, as
+does one that retention has dropped.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from collectors.derived import book_statements as statements
 from collectors.errors import CryptopipError
 
 LOCK = int.from_bytes(b"cpipbook")
-_TABLES = ("digests", "book_events", "identities", "book_hours", "book_snapshots")
+_TABLES = ("digests", "book_events", "identities", "dropped_chunks", "book_hours", "book_snapshots")
 _DAY = timedelta(days=1)
 _HOUR = timedelta(hours=1)
 
@@ -118,7 +119,7 @@ def _make(connection: psycopg.Connection[Any], instrument: int, hour: datetime, 
     if not connection.execute(statements.TAKE, key).rowcount:
         return False
     # Statements of their own, so that they see what was committed before the lock was had.
-    if connection.execute(statements.REFUSE, key).rowcount:
+    if connection.execute(statements.IS_DROPPED, key).rowcount or connection.execute(statements.REFUSE, key).rowcount:
         return True
     left_before = connection.execute(statements.LEFT_TO_THE_NEXT, key).fetchone()
     connection.execute(statements.DROP, key)

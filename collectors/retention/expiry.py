@@ -33,7 +33,16 @@ from collectors.errors import CryptopipError
 from collectors.events import CHANNELS, Channel
 from collectors.sync import target
 
-_NEEDED = ("dropped_chunks", "protections", "digests", "supersessions", "connections", "ohlcv_hours", *CHANNELS)
+_NEEDED = (
+    "dropped_chunks",
+    "protections",
+    "digests",
+    "supersessions",
+    "connections",
+    "ohlcv_hours",
+    "book_hours",
+    *CHANNELS,
+)
 _LATE = timedelta(days=1)
 
 
@@ -141,6 +150,12 @@ def why_kept(lake: psycopg.Connection[Any], archive: Path, old: Old) -> list[str
         ).fetchone()
         if row == (True,):
             held.append("bars of its trades are still to be made: cryptopip derive")
+    if old.channel == "book_events":
+        row = lake.execute(
+            "SELECT EXISTS (SELECT FROM book_hours WHERE hour >= %s AND hour < %s)", [old.month.start, old.month.end]
+        ).fetchone()
+        if row == (True,):
+            held.append("books at its full hours are still to be made: cryptopip derive")
     row = lake.execute(
         "SELECT EXISTS (SELECT FROM supersessions AS s INNER JOIN connections AS c USING (incarnation, stream, epoch)"
         " WHERE s.finished_at IS NULL AND c.opened_at < %s AND c.alive_until >= %s)",

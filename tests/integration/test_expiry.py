@@ -13,7 +13,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from collectors.config import Expiry
-from collectors.derived import derive
+from collectors.derived import derive, derive_books
 from collectors.digests import Source, Window
 from collectors.retention.expiry import Expired, expire
 from collectors.sync import target
@@ -38,6 +38,7 @@ class Lake:
     def derive(self) -> None:
         with psycopg.connect(self.dsn, autocommit=True) as connection:
             derive(connection)
+            derive_books(connection)
 
     def archive(self) -> None:
         export(self.dsn, self.folder)

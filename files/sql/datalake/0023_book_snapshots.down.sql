@@ -1,4 +1,4 @@
--- 0021_book_snapshots: back to the functions of 0012 and 0014; drops the hourly books, which can be made
+-- 0023_book_snapshots: back to the functions of 0012 and 0014; drops the hourly books, which can be made
 -- again from the book events.
 DROP TRIGGER book_alive_longer ON connections;
 DROP TRIGGER book_alive ON connections;

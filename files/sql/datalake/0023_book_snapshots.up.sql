@@ -1,6 +1,6 @@
--- 0021_book_snapshots: books as they were at full hours, so that any moment's book is an hour of updates away at most;
+-- 0023_book_snapshots: books as they were at full hours, so that any moment's book is an hour of updates away at most;
 -- `cryptopip derive` makes them.
--- edition: any   needs: 0014_leads   locks: digests, coverage and connections, against writes, for a moment
+-- edition: any   needs: 0022_dropped   locks: digests, coverage and connections, against writes, for a moment
 CREATE TABLE book_snapshots (
     time           timestamptz NOT NULL,
     instrument_id  integer     NOT NULL,
@@ -81,14 +81,15 @@ BEGIN
     IF TG_OP = 'UPDATE' THEN
         PERFORM book_notice_hours(
             array_agg(n.instrument_id),
-            array_agg(
-                CASE WHEN n.started_at = o.started_at THEN least(o.ended_at, n.ended_at)
-                ELSE least(o.started_at, n.started_at) END
-            ),
-            array_agg(greatest(coalesce(o.ended_at, 'infinity'), coalesce(n.ended_at, 'infinity')))
+            array_agg(least(
+                CASE WHEN n.started_at <> o.started_at THEN least(o.started_at, n.started_at) END,
+                CASE WHEN n.ended_at IS DISTINCT FROM o.ended_at THEN least(o.ended_at, n.ended_at) END,
+                lower(range_merge((n.revoked - o.revoked) + (o.revoked - n.revoked)))
+            )),
+            array_agg(timestamptz 'infinity')
         )
         FROM gone AS o INNER JOIN changed AS n ON n.incarnation = o.incarnation AND n.id = o.id
-        WHERE n.channel = 'book_events' AND (n.started_at, n.ended_at) IS DISTINCT FROM (o.started_at, o.ended_at)
+        WHERE n.channel = 'book_events' AND (n.started_at, n.ended_at, n.revoked) IS DISTINCT FROM (o.started_at, o.ended_at, o.revoked)
         HAVING count(*) > 0;
     ELSE
         PERFORM book_notice_hours(
@@ -129,7 +130,11 @@ WHEN (OLD.alive_until IS DISTINCT FROM NEW.alive_until) EXECUTE FUNCTION book_co
 
 INSERT INTO book_hours (instrument_id, hour)
 SELECT digests.instrument_id, digests.hour FROM digests
-WHERE digests.channel = 'book_events';
+WHERE
+    digests.channel = 'book_events'
+    AND NOT EXISTS (
+        SELECT FROM dropped_chunks AS c WHERE c.channel = 'book_events' AND c.during @> digests.hour
+    );
 
 CREATE FUNCTION are_books_settled(of_instrument integer, since timestamptz, until timestamptz) RETURNS boolean
 STABLE LANGUAGE sql SET search_path FROM CURRENT AS $$
