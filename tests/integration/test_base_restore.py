@@ -250,7 +250,8 @@ def test_a_new_cluster_in_the_place_is_told_which_one_is_to_come_back(site: Site
     assert "holds nothing of the cluster 4" in site.fails(**wish, system_identifier="4")["msg"]
     assert pair.root.endswith(found)  # nothing was touched
 
-    site.ok(state="present", max_age="0s", database="")  # now both have backups, so none is the only one
+    # Now both have backups, so none is the only one. The new cluster has no databases yet.
+    site.ok(state="present", max_age="0s", database="", app_database="")
     told = site.ok(**wish, system_identifier=lost, check=True)
     assert (told["backup"]["name"], told["backup"]["system_identifier"]) == (backup, lost)
     done = site.ok(**wish, system_identifier=lost)
@@ -268,6 +269,8 @@ def test_a_new_cluster_in_the_place_is_told_which_one_is_to_come_back(site: Site
     assert f"backups of {', '.join(sorted((found, lost)))}, expected exactly one" in ambiguous
     assert site.ok(**wish, system_identifier=lost)["kept_as"] is None
     assert beats(pair) == [1, 2]
+    unnamed = site.ok(**wish)  # which it is is told by the place, empty by the time of the fetch
+    assert (unnamed["backup"]["system_identifier"], beats(pair)) == (lost, [1, 2])
 
 
 def test_where_nothing_is_in_the_place_the_only_cluster_with_backups_comes_back(site: Site) -> None:
