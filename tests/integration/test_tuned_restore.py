@@ -111,6 +111,11 @@ def test_a_restored_database_equals_the_dumped_one_and_a_second_run_changes_noth
     sides = "SELECT * FROM other.sides ORDER BY side"
     assert site.query(sides, "lake") == site.query(sides, "origin")
     assert len(site.query(sides, "lake")) == 3
+    found = site.query(
+        "SELECT tablename, inherited FROM pg_stats WHERE attname = 'price' AND tablename ~ '^(ticks$|_hyper_)'", "lake"
+    )
+    assert ("ticks", True) in found
+    assert len(found) == CHUNKS + 1
     assert answer["background_workers"] is True
     assert answer["base_backup_required"] is (profile == "fast")
     assert site.query("SELECT tableowner FROM pg_tables WHERE tablename = 'ticks'", "lake") == [("keeper",)]

@@ -80,7 +80,7 @@ def carry_out(
     journal = enter(wish.work, journal, Phase.FINISHING)
     with run.timed("analyze"):
         finish_timescaledb(run, plan)
-        analyze(run, usable, environment)
+        analyze(run, usable, environment, has_timescaledb=plan.has_timescaledb)
     journal = enter(wish.work, journal, Phase.VALIDATING)
     session = functools.partial(server.open_session, run.options, wish.restoring, read_only=False)
     with run.timed("validate"), session() as restored:
@@ -141,8 +141,12 @@ def finish_timescaledb(run: Run, plan: Plan) -> None:
             connection.execute("SELECT timescaledb_post_restore()")
 
 
-def analyze(run: Run, usable: Path, environment: Mapping[str, str]) -> None:
+def analyze(run: Run, usable: Path, environment: Mapping[str, str], *, has_timescaledb: bool) -> None:
     """Statistics for the planner, of as many tables at once as were restored at once."""
+    if has_timescaledb:
+        # Else TimescaleDB adds all chunks to ANALYZE of their hypertable: each would be analyzed twice, the second time
+        # by one session. PostgreSQL alone makes the statistics of a hypertable as a whole too.
+        environment = {**environment, "PGOPTIONS": f"{environment['PGOPTIONS']} -c timescaledb.restoring=on"}
     command = ["vacuumdb", "--analyze-only", "--quiet", "--no-password", f"--jobs={run.wish.jobs}"]
     finished = run.tool(command, usable, environment)
     if finished.code != 0 or finished.errors:
