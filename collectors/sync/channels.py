@@ -33,6 +33,12 @@ class ChannelSpec(Struct, frozen=True):
     """How far the times of two copies may lie apart: not at all where the time is the exchange's own."""
     numbered: tuple[str, ...] = ()
     """Where the wire carries no id: the columns in which events are equal that are numbered within their epoch."""
+    is_compared: bool = False
+    """Whether a stream that lacks what another received loses its claim to have listened.
+
+    Where every connection is sent every event under its id, but ids that rise by one: they told the loader already. Not
+    quotes, which exchanges may sum up for each connection; books prove by their chain that they are whole.
+    """
 
 
 MICROSECONDS = "(date_part('epoch', t.time) * 1000000)::bigint"
@@ -59,6 +65,7 @@ TRADES = ChannelSpec(
         "trade_text(t.instrument_id, t.time, t.trade_id, t.is_buy, t.price, t.amount, t.buy_order_id, t.sell_order_id)"
     ),
     slack=timedelta(0),
+    is_compared=True,
 )
 QUOTES = ChannelSpec(
     name="quotes",
@@ -135,6 +142,7 @@ LIQUIDATIONS = ChannelSpec(
         " CASE t.is_buy WHEN true THEN '|buy|' WHEN false THEN '|sell|' ELSE '||' END, t.price, '|', t.amount)"
     ),
     slack=timedelta(0),
+    is_compared=True,
 )
 DERIVATIVES = ChannelSpec(
     name="derivatives",
@@ -164,11 +172,6 @@ DERIVATIVES = ChannelSpec(
 )
 SPECS: tuple[ChannelSpec, ...] = (TRADES, QUOTES, BOOK_EVENTS, DERIVATIVES, LIQUIDATIONS)
 """As they are merged by id; ``identities.specs`` has those of an exchange."""
-COMPARED = (TRADES, LIQUIDATIONS)
-"""Where every connection is sent every event, so that one which another received was lost.
-
-Not quotes, which exchanges may sum up for each connection; books prove by their chain that they are whole.
-"""
 
 
 class Extent(Struct, frozen=True):

@@ -24,7 +24,7 @@ from msgspec import Struct
 from psycopg import sql
 
 from collectors.sync import source, target
-from collectors.sync.channels import COMPARED, ChannelSpec, analyze_statement, stage_name, timed_columns
+from collectors.sync.channels import ChannelSpec, analyze_statement, stage_name, timed_columns
 from collectors.sync.identities import specs
 from collectors.sync.source import Stream
 
@@ -81,7 +81,9 @@ def check_claims(
 
     Raises SourceError, psycopg.Error; what was compared before stays compared.
     """
-    compared = [spec for spec in specs(stream.exchange) if spec in COMPARED]
+    compared = [spec for spec in specs(stream.exchange) if spec.is_compared]
+    if not compared:
+        return 0
     since, until = _due(lake, incarnation, stream, pace)
     missed = 0
     with ingestor.transaction():
@@ -152,7 +154,7 @@ def _due(lake: psycopg.Connection[Any], incarnation: UUID, stream: Stream, pace:
 
 def note_late(lake: psycopg.Connection[Any], spec: ChannelSpec, incarnation: UUID, stream: Stream) -> None:
     """Rows in the stage from a time for which their own stream was compared: it may have been thought to lack them."""
-    if spec not in COMPARED:
+    if not spec.is_compared:
         return
     lake.execute(
         sql.SQL(

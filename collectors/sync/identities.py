@@ -38,6 +38,7 @@ def _by_tuple(spec: ChannelSpec, content: tuple[str, ...], nullable: tuple[str, 
         payload=tuple(name for name in spec.payload if name not in content),
         event_id=f"concat_ws('|', {', '.join(f's.{name}' for name in (*key[1:], 'ordinal'))})",
         slack=timedelta(0),
+        is_compared=False,
         numbered=key,
     )
 
@@ -109,6 +110,8 @@ def specs(exchange: str) -> tuple[ChannelSpec, ...]:
             return BY_TUPLE[spec.name]
         if stream is not None and stream.identity is Identity.EPOCH:
             return BY_EPOCH[spec.name]
+        if stream is not None and stream.proof is Proof.CONSECUTIVE and spec.is_compared:
+            return replace(spec, is_compared=False)
         return BY_PREVIOUS if spec is BOOK_EVENTS and stream is not None and stream.proof is Proof.PREVIOUS else spec
 
     return tuple(map(chosen, SPECS))

@@ -17,7 +17,6 @@ from psycopg import sql
 from collectors.datalake import is_dropped, missing_relations
 from collectors.decode import decoder
 from collectors.sync.channels import (
-    COMPARED,
     SPECS,
     ChannelSpec,
     Extent,
@@ -249,7 +248,7 @@ def merge(connection: psycopg.Connection[Any], spec: ChannelSpec, ingestor: str)
         if extent is None:
             return Merged(late, 0, 0, late)
     connection.execute(analyze_statement(spec))
-    doubting = spec in COMPARED and _is_late(connection, extent)
+    doubting = spec.is_compared and _is_late(connection, extent)
     inserted = _count(connection, merge_statement(spec, extent, ingestor, doubting=doubting))
     conflicts = 0
     if inserted < extent.rows and spec.payload:  # only then is there a second copy of anything

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import pytest
 
-from collectors.decode import EXCHANGES, Identity, decoder
+from collectors.decode import EXCHANGES, Identity, Proof, decoder
 from collectors.sync.channels import BOOK_EVENTS, SPECS
 from collectors.sync.errors import SourceError
 from collectors.sync.identities import BY_EPOCH, BY_PREVIOUS, BY_TUPLE, specs
 
 
 def test_binance_is_merged_by_id_throughout() -> None:
-    assert specs("binance") == SPECS
+    assert [spec.identity for spec in specs("binance")] == [spec.identity for spec in SPECS]
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_streams_are_compared_where_an_id_names_an_event_and_does_not_tell_what_is_missing(exchange: str) -> None:
+    declared = decoder(exchange).streams
+    for spec in specs(exchange):
+        stream = declared.get(spec.name)
+        by_id = spec.name in {"trades", "liquidations"} and not spec.numbered
+        assert spec.is_compared == (by_id and (stream is None or stream.proof is not Proof.CONSECUTIVE))
+    assert not specs("binance")[0].is_compared
+    assert specs("okx")[0].is_compared
 
 
 @pytest.mark.parametrize("exchange", EXCHANGES)
