@@ -28,7 +28,7 @@ from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
 from collectors.errors import UsageError
-from collectors.events import Channel
+from collectors.events import CHANNELS
 
 _T = TypeVar("_T")
 DEFAULT_CONFIG = Path("/etc/cryptopip/cryptopip.yml")
@@ -86,7 +86,7 @@ class Retention(Struct, frozen=True):
 class Expiry(Struct, frozen=True):
     """For how many days the datalake keeps a channel's months, where not for ever, and the archive that has them."""
 
-    days: dict[Channel, Annotated[int, Meta(ge=1, le=36_500)]]
+    days: dict[str, Annotated[int, Meta(ge=1, le=36_500)]]
     archive: Path
 
 
@@ -155,6 +155,8 @@ def load_config(path: Path) -> Config:
         conninfos["retention.database"] = config.retention.database
         conninfos["retention.datalake"] = config.retention.datalake
     problems = [p for key, text in conninfos.items() if text is not None for p in _conninfo_problems(key, text)]
+    if config.expiry is not None and (strange := sorted(set(config.expiry.days) - set(CHANNELS))):
+        problems.append(f"`expiry.days` names {', '.join(strange)}, expected of {', '.join(CHANNELS)}: correct it")
     if problems:
         raise ConfigError(path, problems)
     return config

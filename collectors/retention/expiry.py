@@ -103,7 +103,10 @@ def expire(
 def old_months(lake: psycopg.Connection[Any], settings: Expiry) -> list[Old]:
     """The months that ended before what their table keeps and of which there are chunks, the oldest first."""
     found: dict[tuple[Month, Channel], list[tuple[Range, int]]] = {}
-    for channel, days in settings.days.items():
+    for channel in CHANNELS:
+        days = settings.days.get(channel)
+        if days is None:
+            continue
         row = lake.execute("SELECT clock_timestamp() - make_interval(days => %s)", [days]).fetchone()
         assert row is not None
         for start, end, size in lake.execute(_CHUNKS, {"table": channel}).fetchall():

@@ -224,6 +224,16 @@ def test_a_revoked_stretch_is_a_gap_where_nobody_else_listened(lab: Lab) -> None
         db.execute("TRUNCATE recording")
 
 
+def test_a_frame_that_was_parked_gives_the_claim_back_once_it_is_loaded(lab: Lab) -> None:
+    both(lab, [i for i in range(EVENTS) if i not in {5, 9}], closes=True)
+    lab.sync()
+    around = {n: (moment(n - 1) + LAG["ing2"], moment(n + 1) + LAG["ing2"]) for n in (5, 9)}
+    assert lab.revoked("ing2") == {around[5], around[9]}
+    lab.load("ing2", 2, [5], EVENTS - 0.5, closes=True)
+    assert lab.sync().inserted == 0
+    assert lab.revoked("ing2") == {around[9]}
+
+
 def test_near_the_ends_of_an_interval_nothing_is_judged(lab: Lab) -> None:
     both(lab, list(range(1, EVENTS - 1)), closes=True)
     report = sync_once(lab.config, pace=Pace(step=timedelta(0), margin=timedelta(seconds=11)))
