@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Protocol
 
 import msgspec
-import psycopg
 import structlog
 import typer
 from rich.console import Console
@@ -16,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bars
 
 from collectors.archive.bundle import bundle_month
-from collectors.archive.database import check_schema, months_with_data, reading, session
+from collectors.archive.database import Source, check_schema, months_with_data, one_state, reading, session
 from collectors.archive.errors import ArchiveError
 from collectors.archive.export import Exported, Progress, export_month, find_months
 from collectors.archive.lock import only_one
@@ -25,6 +24,7 @@ from collectors.archive.protect import protect
 from collectors.archive.restore import Imported, import_month
 from collectors.archive.tardis import export_tardis
 from collectors.archive.verify import Checked, Finding, archived_months, unarchived, verify_month
+from collectors.archive.verify_formats import verify_formats
 from collectors.config import DEFAULT_CONFIG, load_config
 from collectors.errors import UsageError
 
@@ -34,6 +34,7 @@ Folder = Annotated[Path, typer.Argument(help="The archive's folder; each month h
 Dsn = Annotated[str | None, typer.Option(help="Conninfo of the datalake, instead of the configured one.")]
 ConfigFile = Annotated[Path, typer.Option(help="Configuration of this host, for its datalake.")]
 Months = Annotated[list[str] | None, typer.Option("--month", help="Only this month, as 2026-11; may be given again.")]
+Jobs = Annotated[int, typer.Option(min=1, max=16, help="How many files to write at once.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 
 
@@ -44,7 +45,7 @@ def export_command(
     month: Months = None,
     config: ConfigFile = DEFAULT_CONFIG,
     dsn: Dsn = None,
-    jobs: Annotated[int, typer.Option(min=1, max=16, help="How many tables to write at once.")] = 2,
+    jobs: Jobs = 2,
     as_json: AsJson = False,
 ) -> None:
     """Write each month of every table as one CSV.gz, and the month as one .tar.gz; again where it has changed.
@@ -82,6 +83,7 @@ def parquet_command(
     month: Months = None,
     config: ConfigFile = DEFAULT_CONFIG,
     dsn: Dsn = None,
+    jobs: Jobs = 2,
     as_json: AsJson = False,
 ) -> None:
     """Write each month's events as Parquet, a file for each exchange, channel and day; again where they have changed.
@@ -93,7 +95,8 @@ def parquet_command(
     """
     from collectors.archive.parquet import export_parquet  # noqa: PLC0415 - a second that other commands need not wait
 
-    _write_months(folder, month, conninfo_of(dsn, config), "parquet", export_parquet, as_json=as_json)
+    with only_one(folder), one_state(conninfo_of(dsn, config), "parquet", jobs) as source:
+        _write_months(source, folder, month, export_parquet, what="parquet", as_json=as_json)
 
 
 @app.command("tardis")
@@ -103,6 +106,7 @@ def tardis_command(
     month: Months = None,
     config: ConfigFile = DEFAULT_CONFIG,
     dsn: Dsn = None,
+    jobs: Jobs = 2,
     as_json: AsJson = False,
 ) -> None:
     """Write each month's events as Tardis' daily CSV.gz for each instrument; again where they have changed.
@@ -112,7 +116,8 @@ def tardis_command(
     Exit codes: 0 the files hold what the datalake holds, 1 some could not be written (they are named), 2 wrong usage,
     3 failure, also where another run writes this archive.
     """
-    _write_months(folder, month, conninfo_of(dsn, config), "tardis", export_tardis, as_json=as_json)
+    with only_one(folder), one_state(conninfo_of(dsn, config), "tardis", jobs) as source:
+        _write_months(source, folder, month, export_tardis, what="tardis", as_json=as_json)
 
 
 class _Result(Protocol):
@@ -121,25 +126,23 @@ class _Result(Protocol):
 
 
 def _write_months(
+    source: Source,
     folder: Path,
     names: list[str] | None,
-    conninfo: str,
-    what: str,
-    write: Callable[[psycopg.Connection[Any], Path, Month, Callable[[Progress], None]], _Result],
+    write: Callable[[Source, Path, Month, Callable[[Progress], None]], _Result],
     *,
+    what: str,
     as_json: bool,
 ) -> None:
     results: list[_Result] = []
     log = structlog.get_logger()
-    with only_one(folder), session(conninfo, what) as connection, reading(connection):
-        check_schema(connection)
-        for one in _chosen(months_with_data(connection), names):
-            with _progress() as on_progress:
-                result = write(connection, folder, one, on_progress)
-            log.info(f"{what} written", **msgspec.to_builtins(result) | {"problems": len(result.problems)})
-            for problem in result.problems:
-                log.error(problem, month=one.name)
-            results.append(result)
+    for one in _chosen(months_with_data(source.connection), names):
+        with _progress() as on_progress:
+            result = write(source, folder, one, on_progress)
+        log.info(f"{what} written", **msgspec.to_builtins(result) | {"problems": len(result.problems)})
+        for problem in result.problems:
+            log.error(problem, month=one.name)
+        results.append(result)
     if as_json:
         typer.echo(msgspec.json.encode(results).decode())
     if any(result.problems for result in results):
@@ -172,6 +175,8 @@ def verify_command(
 ) -> None:
     """Read every file of the archive, compare it with the manifest, and the manifest with the datalake.
 
+    Parquet and Tardis' files likewise, with the lists written with them; ingestors may rely on the months' own alone.
+
     Example: cryptopip archive verify /var/lib/cryptopip/archive
 
     Exit codes: 0 all agree, 1 something differs (it is named), 2 wrong usage, 3 failure.
@@ -182,15 +187,18 @@ def verify_command(
     months = _among(archived, month, folder)
     checked: list[Checked] = []
     lacking: list[Finding] = []
+    beside: list[Finding] = []
     if files_only:
         checked = [verify_month(folder, one, None) for one in months]
+        beside = [found for one in months for found in verify_formats(folder, one, None)]
     else:
         with session(conninfo_of(dsn, config), "verify") as connection, reading(connection):
             check_schema(connection)
             checked = [verify_month(folder, one, connection) for one in months]
+            beside = [found for one in months for found in verify_formats(folder, one, connection)]
             lacking = [] if month else unarchived(connection, archived)
     until = None if protect_dsn is None else protect(protect_dsn, checked, lacking)
-    findings = [*(finding for one in checked for finding in one.findings), *lacking]
+    findings = [*(finding for one in checked for finding in one.findings), *beside, *lacking]
     if as_json:
         typer.echo(msgspec.json.encode({"months": checked, "findings": findings, "protected_until": until}).decode())
     else:

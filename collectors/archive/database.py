@@ -27,6 +27,15 @@ class Snapshot(Struct, frozen=True):
     schema: str
 
 
+class Source(Struct, frozen=True):
+    """The datalake in one state: a session that holds it, and what opens up to ``jobs`` others that see the same."""
+
+    conninfo: str
+    connection: psycopg.Connection[Any]
+    snapshot: Snapshot
+    jobs: int
+
+
 class Counts(Struct, frozen=True):
     """What the server did: rows, and the first and last day (UTC) that had any."""
 
@@ -65,6 +74,21 @@ def reading(connection: psycopg.Connection[Any], snapshot: Snapshot | None = Non
         if snapshot is not None:
             connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot.id)))
         yield
+
+
+@contextmanager
+def one_state(conninfo: str, purpose: str, jobs: int) -> Iterator[Source]:
+    """One state of a datalake, for as long as it is looked at; raises ArchiveError where there is none."""
+    with session(conninfo, purpose) as connection, reading(connection):
+        check_schema(connection)
+        yield Source(conninfo, connection, take_snapshot(connection), jobs)
+
+
+@contextmanager
+def session_of(source: Source, purpose: str) -> Iterator[psycopg.Connection[Any]]:
+    """Another session that sees what ``source`` does."""
+    with session(source.conninfo, purpose) as connection, reading(connection, source.snapshot):
+        yield connection
 
 
 def check_schema(connection: psycopg.Connection[Any]) -> None:

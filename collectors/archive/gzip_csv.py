@@ -5,23 +5,25 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any, BinaryIO, Protocol
 
 import psycopg
 from isal import isal_zlib
 from psycopg import sql
 
+from collectors.archive.copying import copy_out
 from collectors.archive.database import Counts
 from collectors.archive.manifest import Column
 from collectors.archive.month import Month
 from collectors.archive.tables import Table
 
 LEVEL = 1  # of isal's 0-3; 3 is a third slower for 4 % less
-_PIECE = 1 << 20  # one call of the compressor per MB: the server sends a message a row
+_BLOCK = 1 << 20  # one call of the compressor per MB: the server sends a message a row
 
 
 class _Compressor(Protocol):
-    def compress(self, data: bytes, /) -> bytes: ...
+    def compress(self, data: bytes | bytearray, /) -> bytes: ...
 
     def flush(self) -> bytes: ...
 
@@ -40,7 +42,7 @@ class GzipWriter:
         self.bytes = 0
         self.plain_bytes = 0
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes | bytearray) -> int:
         """Compress the next piece."""
         self.plain_bytes += len(data)
         self._put(self._compressor.compress(data))
@@ -119,18 +121,10 @@ def copy_rows(
     connection: psycopg.Connection[Any], query: sql.Composed, writer: GzipWriter, on_rows: Callable[[int], None]
 ) -> int:
     """Compress what a COPY gives; returns its rows, of which ``on_rows`` hears every so often."""
-    pieces: list[bytes] = []
-    size = 0
-    with connection.cursor() as cursor:
-        with cursor.copy(query) as copy:
-            for data in copy:
-                pieces.append(bytes(data))
-                size += len(data)
-                if size >= _PIECE:
-                    writer.write(b"".join(pieces))
-                    on_rows(len(pieces))
-                    pieces.clear()
-                    size = 0
-        writer.write(b"".join(pieces))
-        on_rows(len(pieces))
-        return cursor.rowcount
+    total = 0
+    with closing(copy_out(connection, query, _BLOCK)) as blocks:
+        for block, rows in blocks:
+            writer.write(block)
+            on_rows(rows)
+            total += rows
+    return total

@@ -7,6 +7,7 @@ they were received. Times are µs since 1970, UTC. What differs from Tardis: fil
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from itertools import groupby
@@ -18,11 +19,14 @@ import psycopg
 from msgspec import Struct
 from psycopg import sql
 
+from collectors.archive.database import Source, session_of
 from collectors.archive.errors import ArchiveError
 from collectors.archive.export import Progress
 from collectors.archive.gzip_csv import GzipWriter, copy_rows
 from collectors.archive.manifest import Digest
 from collectors.archive.month import Month
+from collectors.archive.verify import size_of
+from collectors.archive.workers import in_parallel
 from collectors.datalake import is_dropped, missing_relations
 from collectors.files import fsync_folder, replace_file
 
@@ -108,8 +112,17 @@ class Written(Struct):
     bytes: int = 0
     problems: list[str] = []
 
+    def add(self, other: Written) -> None:
+        """What became of some more files."""
+        self.written += other.written
+        self.kept += other.kept
+        self.bytes += other.bytes
+        self.problems += other.problems
 
-class _Wanted(Struct, frozen=True):
+
+class DayFile(Struct, frozen=True):
+    """The events of an instrument's channel on a day (UTC): what one file holds."""
+
     exchange: str
     channel: str
     day: datetime
@@ -117,28 +130,40 @@ class _Wanted(Struct, frozen=True):
     ids: list[int]
     digest: Digest
 
+    def folder(self, root: Path) -> Path:
+        """That of its day, below the archive's."""
+        name = TYPES[self.channel].name
+        return root / "tardis" / self.exchange / name / f"{self.day:%Y}" / f"{self.day:%m}" / f"{self.day:%d}"
+
     @property
     def file(self) -> str:
         """As Tardis writes a symbol that a file cannot be named after."""
         return re.sub(r"[/:\\\s]", "-", self.native_id) + ".csv.gz"
 
 
-def export_tardis(
-    connection: psycopg.Connection[Any], root: Path, month: Month, on_progress: Callable[[Progress], None]
-) -> Written:
-    """Write the month's files whose events have changed; the caller holds the archive's lock and a snapshot."""
-    if missing := missing_relations(connection, _VIEWS):
+def export_tardis(source: Source, root: Path, month: Month, on_progress: Callable[[Progress], None]) -> Written:
+    """Write the month's files whose events have changed; the caller holds the archive's lock."""
+    if missing := missing_relations(source.connection, _VIEWS):
         raise ArchiveError(f"the datalake has no {', '.join(missing)}: run playbooks/migrate.yml")
-    result = Written(month.name)
-    for (exchange, channel, day), wanted in groupby(
-        _wanted(connection, month), lambda w: (w.exchange, w.channel, w.day)
-    ):
-        folder = root / "tardis" / exchange / TYPES[channel].name / f"{day:%Y}" / f"{day:%m}" / f"{day:%d}"
-        _export_day(connection, folder, list(wanted), result, on_progress)
-    return result
+    total, lock = Written(month.name), threading.Lock()
+
+    def tell(progress: Progress) -> None:
+        with lock:
+            on_progress(progress)
+
+    def export(connection: psycopg.Connection[Any], wanted: list[DayFile]) -> None:
+        result = _export_day(connection, wanted[0].folder(root), wanted, tell)
+        with lock:
+            total.add(result)
+
+    days = [list(found) for _, found in groupby(day_files(source.connection, month), lambda one: one.folder(root))]
+    in_parallel(days, source.jobs, lambda: session_of(source, "tardis"), export)
+    total.problems.sort()
+    return total
 
 
-def _wanted(connection: psycopg.Connection[Any], month: Month) -> Iterator[_Wanted]:
+def day_files(connection: psycopg.Connection[Any], month: Month) -> Iterator[DayFile]:
+    """Those that have events, as the digests say."""
     rows = connection.execute(
         "SELECT i.exchange, d.channel, date_trunc('day', d.hour, 'UTC') AS day, i.native_id,"
         " array_agg(DISTINCT i.id), sum(d.rows)::bigint, sum(d.hash)::text"
@@ -148,17 +173,17 @@ def _wanted(connection: psycopg.Connection[Any], month: Month) -> Iterator[_Want
         [month.start, month.end, list(TYPES)],
     )
     for exchange, channel, day, native_id, ids, count, value in rows:
-        yield _Wanted(exchange, channel, day, native_id, ids, Digest(count, value))
+        yield DayFile(exchange, channel, day, native_id, ids, Digest(count, value))
 
 
 def _export_day(
     connection: psycopg.Connection[Any],
     folder: Path,
-    wanted: list[_Wanted],
-    result: Written,
+    wanted: list[DayFile],
     on_progress: Callable[[Progress], None],
-) -> None:
-    there, files, seen = _index(folder), list[File](), dict[str, str]()
+) -> Written:
+    result = Written("")
+    there, files, seen = index_of(folder), list[File](), dict[str, str]()
     _make(folder)
     for done, one in enumerate(wanted, 1):
         if one.file in seen:
@@ -169,7 +194,7 @@ def _export_day(
             continue
         seen[one.file] = one.native_id
         known = there.get(one.file)
-        if known and known.digest == one.digest and _size(folder / one.file) == known.bytes:
+        if known and known.digest == one.digest and size_of(folder / one.file) == known.bytes:
             result.kept += 1
             files.append(known)
         elif is_dropped(connection, one.channel, one.day, one.day):
@@ -185,9 +210,10 @@ def _export_day(
     if files != list(there.values()):
         with replace_file(folder / INDEX) as file:
             file.write(msgspec.json.format(msgspec.json.encode(files), indent=1) + b"\n")
+    return result
 
 
-def _write(connection: psycopg.Connection[Any], folder: Path, wanted: _Wanted) -> File:
+def _write(connection: psycopg.Connection[Any], folder: Path, wanted: DayFile) -> File:
     kind = TYPES[wanted.channel]
     query = sql.SQL("COPY (" + kind.query + ") TO STDOUT (FORMAT csv)").format(
         ids=sql.Literal(wanted.ids), day=sql.Literal(wanted.day)
@@ -200,7 +226,7 @@ def _write(connection: psycopg.Connection[Any], folder: Path, wanted: _Wanted) -
     return File(wanted.file, wanted.native_id, wanted.digest, rows, writer.bytes, writer.sha256)
 
 
-def _index(folder: Path) -> dict[str, File]:
+def index_of(folder: Path) -> dict[str, File]:
     """What is known of a day's files; nothing where the index is not there or cannot be read: then all are written."""
     try:
         files = msgspec.json.decode((folder / INDEX).read_bytes(), type=list[File])
@@ -215,7 +241,3 @@ def _make(folder: Path) -> None:
         fsync_folder(folder.parent)
     for left in folder.glob(".*.tmp"):
         left.unlink()
-
-
-def _size(path: Path) -> int | None:
-    return path.stat().st_size if path.is_file() else None

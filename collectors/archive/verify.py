@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psycopg
 from msgspec import Struct
@@ -31,6 +31,17 @@ class Finding(Struct, frozen=True):
     what: str
     problem: str
     newer: bool = False
+
+
+class WrittenFile(Protocol):
+    """What is known of a file since it was written."""
+
+    @property
+    def file(self) -> str: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def sha256(self) -> str: ...
 
 
 class Checked(Struct, frozen=True):
@@ -132,20 +143,25 @@ def _folder_findings(folder: Path, month: Month, manifest: Manifest) -> list[Fin
     return findings
 
 
-def file_problem(folder: Path, entry: Entry) -> str | None:
+def file_problem(folder: Path, entry: WrittenFile, again: str = AGAIN) -> str | None:
     """What is wrong with a file, None where it is byte for byte what was written."""
     path = folder / entry.file
-    if not path.is_file():
-        return f"the file is not there: bring it back from the off-site copy, or {AGAIN}"
-    size = path.stat().st_size
+    size = size_of(path)
+    if size is None:
+        return f"the file is not there: bring it back from the off-site copy, or {again}"
     if size != entry.bytes:
-        return f"{size:,} bytes, expected {entry.bytes:,}: bring it back from the off-site copy, or {AGAIN}"
+        return f"{size:,} bytes, expected {entry.bytes:,}: bring it back from the off-site copy, or {again}"
     sha256 = sha256_of(path)
     if sha256 != entry.sha256:
         return (
-            f"SHA-256 {sha256}, expected {entry.sha256}: remove it and bring it back from the off-site copy, or {AGAIN}"
+            f"SHA-256 {sha256}, expected {entry.sha256}: remove it and bring it back from the off-site copy, or {again}"
         )
     return None
+
+
+def size_of(path: Path) -> int | None:
+    """Bytes of a file, None where there is none."""
+    return path.stat().st_size if path.is_file() else None
 
 
 def sha256_of(path: Path) -> str:

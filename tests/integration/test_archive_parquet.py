@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -143,6 +144,13 @@ def test_a_value_that_does_not_fit_is_named_and_never_rounded(lake: str, tmp_pat
     assert not [path for path in tmp_path.rglob("*") if "trades/day=2026-10-31/" in str(path)]
 
 
+def test_rows_that_the_digests_do_not_count_are_written_and_told(lake: str, tmp_path: Path) -> None:
+    execute(lake, "UPDATE digests SET rows = rows + 1 WHERE channel = 'liquidations'")
+    result, said = export(lake, tmp_path, code=1)
+    assert [one["written"] for one in result] == [3, 5]
+    assert "channel=liquidations/day=2026-11-01/events.parquet: 1 rows written, but the digests count 2" in said
+
+
 def test_the_text_of_a_trade_survives(lake: str, tmp_path: Path) -> None:
     """Quotes, newlines, the empty text and NULL are four things."""
     export(lake, tmp_path)
@@ -154,6 +162,42 @@ def test_the_text_of_a_trade_survives(lake: str, tmp_path: Path) -> None:
         for value in pq.read_table(path, partitioning=None)["sell_order_id"].to_pylist()
     }
     assert read == expected
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_every_number_that_fits_survives_whatever_its_digits(lake: str, tmp_path: Path, seed: int) -> None:
+    """Alone and in arrays: zeros in front, between and behind, negative ones, up to 20 digits and 18 behind."""
+    pick = random.Random(seed)
+    numbers = [
+        Decimal((pick.randrange(2), tuple(pick.choices((0, 0, 0, 1, 9, 4), k=whole + scale)), -scale))
+        for scale in range(19)
+        for whole in (1, 4, 5, 20)
+        for _ in range(5)
+    ]
+    arrays = [pick.choices(numbers, k=pick.randrange(12)) for _ in numbers]
+    with psycopg.connect(lake) as connection, connection.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO trades (time, received_at, epoch, trade_id, instrument_id, price, amount, ingestor)"
+            " VALUES ('2026-11-09', '2026-11-09', 1, %s, 1, %s, -%s::numeric, 'ing1')",
+            [(str(at), number, number) for at, number in enumerate(numbers)],
+        )
+        cursor.executemany(
+            "INSERT INTO book_events (time, received_at, epoch, last_id, instrument_id, is_snapshot, bid_prices,"
+            " bid_amounts, ask_prices, ask_amounts, ingestor)"
+            " VALUES ('2026-11-09', '2026-11-09', 1, %s, 1, false, %s, '{}', %s, '{}', 'ing1')",
+            [(at, array, array[::-1]) for at, array in enumerate(arrays)],
+        )
+    keep_digests(lake)
+    export(lake, tmp_path)
+    days = {
+        channel: pq.read_table(tmp_path / f"parquet/exchange=binance/channel={channel}/day=2026-11-09/events.parquet")
+        for channel in ("trades", "book_events")
+    }
+    trades = {int(row["trade_id"]): (row["price"], row["amount"]) for row in days["trades"].to_pylist()}
+    assert trades == {at: (number, number.copy_negate()) for at, number in enumerate(numbers)}
+    books = {row["last_id"]: (row["bid_prices"], row["ask_prices"]) for row in days["book_events"].to_pylist()}
+    assert books == {at: (array, array[::-1]) for at, array in enumerate(arrays)}
+    assert len({number.normalize() for number in numbers}) > 100
 
 
 def strip_zeros(dsn: str) -> None:
