@@ -14,7 +14,7 @@ from psycopg import sql
 from collectors.archive.errors import ArchiveError
 from collectors.archive.manifest import Column, Digest
 from collectors.archive.month import Month
-from collectors.archive.tables import LEDGER, NOT_ARCHIVED, TABLES, Table
+from collectors.archive.tables import LEDGER, NOT_ARCHIVED, TABLES, Table, received
 from collectors.datalake import missing_relations
 
 
@@ -166,7 +166,10 @@ def bounds_of(
     """Time of the first and of the last event, looked for in the first and in the last day that has any."""
     if counts.first_day is None or counts.last_day is None:
         return None, None
-    query = sql.SQL("SELECT {}(time) FROM {} WHERE time >= {} AND time < {}::timestamptz + interval '1 day'")
+    query = sql.SQL(
+        f"SELECT {{}}(t.time) FROM {{}} AS t"  # noqa: S608
+        f" WHERE t.time >= {{}} AND t.time < {{}}::timestamptz + interval '1 day' AND {received(table)}"
+    )
     first, last = (
         _one(connection, query.format(sql.SQL(extreme), sql.Identifier(table), sql.Literal(day), sql.Literal(day)))[0]
         for extreme, day in (("min", counts.first_day), ("max", counts.last_day))

@@ -97,7 +97,9 @@ def _copy_days(
 ) -> Counts:
     rows, days = 0, []
     for start, end in month.days():
-        condition = sql.SQL("t.time >= {} AND t.time < {}").format(sql.Literal(start), sql.Literal(end))
+        condition = sql.SQL("t.time >= {} AND t.time < {} AND {}").format(
+            sql.Literal(start), sql.Literal(end), table.belongs_to(month)
+        )
         copied = copy_rows(connection, _copy_query(table, columns, condition), writer, on_rows)
         rows += copied
         if copied:

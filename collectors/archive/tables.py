@@ -60,6 +60,11 @@ class Table(Struct, frozen=True):
         )
 
 
+def received(channel: str) -> str:
+    """That an event of ``t`` was received: derived quotes are computed, in no digest, and made anew."""
+    return "NOT t.is_derived" if channel == "quotes" else "true"
+
+
 def _of(month: Month, text: str) -> sql.Composed:
     return sql.SQL(text).format(start=sql.Literal(month.start), end=sql.Literal(month.end))
 
@@ -115,7 +120,7 @@ TABLES: tuple[Table, ...] = (
     ),
     Table("backfills", "state", "t.gap && tstzrange({start}, {end})", "to_jsonb(t)::text"),
     Table("sync_conflicts", "state", _TIME, "to_jsonb(t)::text"),
-    *(Table(channel, "events", _TIME) for channel in CHANNELS),
+    *(Table(channel, "events", f"{_TIME} AND {received(channel)}") for channel in CHANNELS),
     Table(
         "digests",
         "state",

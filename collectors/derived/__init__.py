@@ -1,4 +1,4 @@
-"""What is computed from the merged history, and made anew where that changes: bars, and books at full hours."""
+"""What is computed from the merged history, and made anew where that changes: bars, books at full hours, quotes."""
 
 from collectors.derived.books import BooksReport, derive_books
 from collectors.derived.ohlcv import DeriveReport, derive

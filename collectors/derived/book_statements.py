@@ -35,11 +35,13 @@ SELECT %(instrument)s, %(hour)s, 'refused' WHERE (
     SELECT rows FROM digests WHERE instrument_id = %(instrument)s AND channel = 'book_events' AND hour = %(hour)s
 ), 0)
 """
-IS_OF_CONNECTION = """
-SELECT EXISTS (
-    SELECT FROM instruments AS i INNER JOIN identities AS d ON d.exchange = i.exchange
-    WHERE i.id = %(instrument)s AND d.channel = 'book_events' AND d.identity = 'epoch'
+# Whether a book belongs to its connection, and whether the exchange is known to send no quotes.
+READ_HOW = """
+SELECT d.identity = 'epoch', NOT EXISTS (
+    SELECT FROM identities AS q WHERE q.exchange = i.exchange AND q.channel = 'quotes'
 )
+FROM instruments AS i INNER JOIN identities AS d ON d.exchange = i.exchange
+WHERE i.id = %(instrument)s AND d.channel = 'book_events'
 """
 DROP = "DELETE FROM book_snapshots WHERE instrument_id = %(instrument)s AND time = %(end)s"
 _COLUMNS = sql.SQL("""
@@ -98,7 +100,14 @@ GROUP BY r.ingestor, r.epoch, r.received_until, s.last_id, s.time, s.snapshot_id
 LEFT_TO_THE_NEXT = """
 SELECT (
     SELECT md5(s::text) FROM book_snapshots AS s WHERE s.instrument_id = %(instrument)s AND s.time = %(end)s
+), (
+    SELECT concat_ws('|', bid_price, bid_amount, ask_price, ask_amount) FROM quotes
+    WHERE instrument_id = %(instrument)s AND is_derived AND time >= %(hour)s AND time < %(end)s
+    ORDER BY time DESC, received_at DESC, ordinal DESC, update_id DESC LIMIT 1
 )
+"""
+DROP_QUOTES = """
+DELETE FROM quotes WHERE instrument_id = %(instrument)s AND is_derived AND time >= %(hour)s AND time < %(end)s
 """
 # Nothing to compare stands at this hour's end, and the next snapshot reaches back beyond it.
 IS_RESTED_ON = """

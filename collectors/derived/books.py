@@ -1,4 +1,5 @@
-"""Books at full hours (``book_snapshots``), so that any moment's book is at most an hour of updates away.
+"""Books at full hours (``book_snapshots``), so that any moment's book is at most an hour of updates away, and the best
+bid and ask of exchanges that send none (``quotes``, marked as derived).
 
 The contract: after a run with nothing refused or left, and nothing new merged meanwhile, there is a snapshot at the end
 of every hour that had updates and whose book is known there, and each is what the functions of migration 0023 compute
@@ -7,9 +8,9 @@ an hour which has changed since is not used.
 
 How: triggers note each hour whose book events, or the coverage by which they are read, change (``book_hours``). An hour
 is made once it has been over for ten minutes, in a transaction of its own, earlier hours of a day first, since a book
-rests on the one before. Where what it leaves to the next hour has changed, that one is noted too, and so on until
-nothing changes. An hour with another number of book events than its digest says is refused, and stays as it was, as
-does one that retention has dropped.
+rests on the one before; quotes are made with it. Where what it leaves to the next hour has changed, that one is noted
+too, and so on until nothing changes. An hour with another number of book events than its digest says is refused, and
+stays as it was, as does one that retention has dropped.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ from msgspec import Struct
 
 from collectors.datalake import missing_relations
 from collectors.derived import book_statements as statements
+from collectors.derived.book_quotes import make_quotes
 from collectors.errors import CryptopipError
 
 LOCK = int.from_bytes(b"cpipbook")
-_TABLES = ("digests", "book_events", "identities", "dropped_chunks", "book_hours", "book_snapshots")
+_TABLES = ("digests", "book_events", "quotes", "identities", "dropped_chunks", "book_hours", "book_snapshots")
 _DAY = timedelta(days=1)
 _HOUR = timedelta(hours=1)
 
@@ -39,10 +41,11 @@ class BooksRunningError(CryptopipError):
 
 
 class BooksReport(Struct):
-    """What a run did: hours of instruments that were made, snapshots written."""
+    """What a run did: hours of instruments that were made, snapshots and quotes written."""
 
     hours: int = 0
     snapshots: int = 0
+    quotes: int = 0
     left: int = 0
     """Hours that are over and yet to be made: they were noted meanwhile, are held by sync, or time was up."""
     refused: int = 0
@@ -115,7 +118,7 @@ def _make(connection: psycopg.Connection[Any], instrument: int, hour: datetime, 
     """Make one hour and settle it; False where sync holds it at the moment, or it is settled already."""
     connection.execute("SET LOCAL work_mem = '96MB'; SET LOCAL random_page_cost = 1.1; SET LOCAL jit = off")
     connection.execute("SET LOCAL lock_timeout = '500ms'")  # shorter than deadlock_timeout, so that sync never loses
-    key = {"instrument": instrument, "hour": hour, "end": hour + _HOUR}
+    key: dict[str, Any] = {"instrument": instrument, "hour": hour, "end": hour + _HOUR}
     if not connection.execute(statements.TAKE, key).rowcount:
         return False
     # Statements of their own, so that they see what was committed before the lock was had.
@@ -123,10 +126,12 @@ def _make(connection: psycopg.Connection[Any], instrument: int, hour: datetime, 
         return True
     left_before = connection.execute(statements.LEFT_TO_THE_NEXT, key).fetchone()
     connection.execute(statements.DROP, key)
-    row = connection.execute(statements.IS_OF_CONNECTION, key).fetchone()
-    is_of_connection = row is not None and row[0]
+    is_of_connection, is_without_quotes = connection.execute(statements.READ_HOW, key).fetchone() or (False, False)
     made = connection.execute(statements.MAKE_OF_CONNECTION if is_of_connection else statements.MAKE, key).rowcount
     report.snapshots += made
+    if is_without_quotes:
+        connection.execute(statements.DROP_QUOTES, key)
+        report.quotes += make_quotes(connection, instrument, hour, key["end"], is_of_connection=is_of_connection)
     is_open = not made and not is_of_connection  # a hole in ids may be filled by an event that ends in the next hour
     left = connection.execute(statements.LEFT_TO_THE_NEXT, key).fetchone()
     if left != left_before or is_open or connection.execute(statements.IS_RESTED_ON, key).rowcount:

@@ -30,8 +30,9 @@ def derive_command(
     ] = 60.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Make bars (OHLCV of 1 s, 1 min, 1 h, 1 d) of the hours whose trades have changed since the last run, and books at
-    the ends of hours whose book events have, once they are over for ten minutes.
+    """Make bars (OHLCV of 1 s, 1 min, 1 h, 1 d) of the hours whose trades have changed since the last run; of hours
+    whose book events have, once they are over for ten minutes, the book at their end and, where the exchange sends no
+    best bid and ask, quotes.
 
     Run it after sync; it may be stopped at any moment.
 

@@ -48,6 +48,14 @@ CROSS JOIN LATERAL (
 WHERE t.instrument_id = 1 AND t.time >= '2026-11-01 10:00+00' AND t.time < '2026-11-01 11:00+00'
 ORDER BY t.time;
 
+-- name: best_bid_ask
+-- Best bid and ask of one instrument. Column is_derived tells those made from the book of an exchange that sends none: those
+-- of an hour come when it is over, and while the book was not known there is no new one, see is_it_complete for when.
+SELECT q.time, q.bid_price, q.bid_amount, q.ask_price, q.ask_amount, q.is_derived
+FROM quotes AS q
+WHERE q.instrument_id = 1 AND q.time >= '2026-11-01 10:00+00' AND q.time < '2026-11-01 11:00+00'
+ORDER BY q.time, q.received_at, q.ordinal;
+
 -- name: book
 -- The book at a moment, ten levels a side. Column unknown says why where nobody can tell; levels beyond bid_horizon and
 -- ask_horizon are not known and not listed.

@@ -191,7 +191,7 @@ def _of_rows(channel: Channel, exchanges: list[str], window: Window) -> sql.Comp
         sql.SQL(
             "SELECT t.instrument_id, time_bucket('1 hour', t.time) AS hour, count(*) AS rows,"
             " sum(event_hash({text})) AS hash FROM {table} AS t"
-            " WHERE {times} AND NOT EXISTS"
+            " WHERE {times} AND {is_received} AND NOT EXISTS"
             " (SELECT FROM dropped_chunks AS c WHERE c.channel = {channel} AND c.during @> t.time)"
             " AND t.instrument_id IN (SELECT id FROM instruments WHERE exchange = ANY ({exchanges}))"
             " GROUP BY t.instrument_id, time_bucket('1 hour', t.time)"
@@ -200,6 +200,7 @@ def _of_rows(channel: Channel, exchanges: list[str], window: Window) -> sql.Comp
             table=sql.Identifier(channel),
             channel=sql.Literal(channel),
             times=_times(sql.Identifier("t", "time"), window),
+            is_received=sql.SQL("NOT t.is_derived" if channel == "quotes" else "true"),
             exchanges=sql.Literal(of),
         )
         for spec, of in by_text.values()

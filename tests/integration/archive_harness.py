@@ -75,7 +75,7 @@ INSERT INTO quotes
      ordinal, ingestor)
 SELECT
     at, at, 1, 9000000000000 + n, 1, CASE WHEN n % 7 <> 0 THEN 1.50 + n END, CASE WHEN n % 7 <> 0 THEN 2.000 END,
-    1e-8, 0, n % 2 = 0, 1 + n % 3, 'ing1'
+    1e-8, 0, false, 1 + n % 3, 'ing1'
 FROM
     generate_series(1, {rows}) AS n,
     LATERAL (SELECT timestamptz '2026-10-31 23:59:50.000001+00' + n * {step} AS at) AS moment;

@@ -155,6 +155,20 @@ def test_rows_that_the_digests_do_not_count_are_archived_and_told(datalake_dsn: 
     assert manifest(tmp_path, "2026-10")["trades"]["rows"] == 20
 
 
+def test_derived_quotes_are_left_out(datalake_dsn: str, tmp_path: Path) -> None:
+    fill(datalake_dsn)
+    with psycopg.connect(datalake_dsn) as connection:
+        connection.execute("UPDATE quotes SET is_derived = update_id % 2 = 0")
+        sent, derived = connection.execute(
+            "SELECT count(*) FILTER (WHERE NOT is_derived), count(*) FILTER (WHERE is_derived) FROM quotes"
+        ).fetchone() or (0, 0)
+    assert derived > 0
+    keep_digests(datalake_dsn)
+    export(datalake_dsn, tmp_path)
+    entries = [manifest(tmp_path, month)["quotes"] for month in MONTHS]
+    assert sum(one["rows"] for one in entries) == sum(one["digest"]["rows"] for one in entries) == sent
+
+
 def test_a_second_run_at_once_is_refused(datalake_dsn: str, tmp_path: Path) -> None:
     fill(datalake_dsn)
     with only_one(tmp_path):

@@ -20,11 +20,13 @@ from psycopg.conninfo import make_conninfo
 
 from collectors.derived.books import BooksRunningError, derive_books
 from collectors.errors import CryptopipError
+from collectors.simulator import Truth as SimulatorTruth
 from collectors.sync import target
 from collectors.sync.channels import BOOK_EVENTS, ChannelSpec, copy_columns, create_stage, stage_name
 from collectors.sync.identities import BY_EPOCH
 from tests.conftest import fresh_database
 from tests.integration.harness.compare import assert_books
+from tests.integration.harness.fleet import Fleet
 from tests.integration.harness.hours import keep_first_snapshots, put_into_hours
 from tests.integration.harness.scenario import SYMBOLS, MakeFleet, trade_for
 
@@ -424,8 +426,11 @@ def test_any_moments_book_is_the_exchanges_from_no_more_than_an_hour_of_updates(
     fleet.load_and_sync()
     put_into_hours(fleet.datalake_dsn, "binance", since)
     keep_first_snapshots(fleet.datalake_dsn)
+    with psycopg.connect(fleet.datalake_dsn, autocommit=True) as lake:  # as if the exchange sent no quotes
+        lake.execute("TRUNCATE quotes; DELETE FROM identities WHERE channel = 'quotes'")
     fleet.run("derive", "--dsn", fleet.datalake_dsn)
     assert_books(fleet, since_ns=since, samples=20, seed=1)
+    assert_derived_quotes(fleet)
     asked = "SELECT * FROM book_at_update(%s, %s, 100000)"
     with psycopg.connect(fleet.datalake_dsn, autocommit=True) as lake:
         for instrument in range(1, len(SYMBOLS) + 1):
@@ -446,3 +451,33 @@ def test_any_moments_book_is_the_exchanges_from_no_more_than_an_hour_of_updates(
                     row = lake.execute(asked, [instrument, last_id]).fetchone()
                     assert row is not None
                     assert row[0] == f"no snapshot at or before update {last_id}"
+
+
+def assert_derived_quotes(fleet: Fleet) -> None:
+    """From the first snapshot on they are the best of the exchange's own book after each update, where that differs."""
+    truth = SimulatorTruth.read(fleet.exchange.truth_folder)
+    with psycopg.connect(fleet.datalake_dsn, client_encoding="UTF8") as lake:
+        for symbol, instrument in fleet.instruments.items():
+            ids = [
+                row[0]
+                for row in lake.execute(
+                    "SELECT DISTINCT last_id FROM book_events AS b WHERE instrument_id = %s AND last_id >="
+                    " (SELECT min(last_id) FROM book_events AS s WHERE is_snapshot AND s.instrument_id = %s)"
+                    " ORDER BY last_id",
+                    [instrument, instrument],
+                )
+            ]
+            expected = []
+            before = None
+            for update_id, book in zip(ids, truth.books_at(symbol, ids), strict=True):
+                (bid,), (ask,) = book.best(1)
+                if (bid, ask) != before:
+                    expected.append((update_id, *bid, *ask))
+                before = (bid, ask)
+            found = lake.execute(
+                "SELECT update_id, bid_price::text, bid_amount::text, ask_price::text, ask_amount::text FROM quotes"
+                " WHERE instrument_id = %s AND is_derived ORDER BY update_id",
+                [instrument],
+            ).fetchall()
+            assert len(found) > 10
+            assert found == expected

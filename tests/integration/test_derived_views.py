@@ -93,6 +93,7 @@ def test_examples_answer_rightly(reader: psycopg.Connection[Any]) -> None:
     assert ask("vwap")[0][1:] == (Decimal("129.5"), 30)
     assert [row[1] for row in ask("order_flow")[:3]] == [Decimal("0.5"), Decimal("-0.5"), Decimal("-0.5")]
     assert ask("spread")[0][2] == 100
+    assert [row[1:] for row in ask("best_bid_ask")] == [(Decimal("99.5"), 1, Decimal("100.5"), 2, False)]
     assert [row[:4] for row in ask("book")] == [("bid", 1, 99, 2), ("ask", 1, Decimal("100.5"), 3), ("ask", 2, 101, 4)]
     assert [row[1:] for row in ask("books_by_the_hour")] == [(99, Decimal("100.5"), 99, 101)]
     assert len(ask("levels")) == 6

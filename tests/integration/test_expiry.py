@@ -142,6 +142,12 @@ def test_the_archive_keeps_what_the_datalake_dropped(lake: Lake) -> None:
     assert contents(lake.folder)["2026-10/trades.csv.gz"] == files["2026-10/trades.csv.gz"]
 
 
+def test_book_events_stay_while_books_are_to_be_made_of_them(lake: Lake) -> None:
+    execute(lake.dsn, "INSERT INTO book_hours (instrument_id, hour) VALUES (2, '2026-10-31 23:00+00')")
+    report = lake.expire(check=True, channel="book_events")
+    assert "books at its full hours are still to be made" in "; ".join(report.kept[0].held)
+
+
 def test_nothing_changes_in_an_archive_and_comparisons_find_nothing(lake: Lake) -> None:
     files, digests = contents(lake.folder), lake.digests()
     lake.expire()
