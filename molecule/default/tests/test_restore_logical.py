@@ -6,8 +6,11 @@ import json
 import subprocess
 import time
 
+import pytest
+
 from tests.fleet import INVENTORY, ROOT, datalake, host, unit, wait_until
 
+pytestmark = pytest.mark.timeout(1800)  # two playbooks each
 DUMPS = "/var/lib/cryptopip/dumps"
 JOURNAL = "/var/lib/cryptopip/restore/journal.json"
 TRADES = (
