@@ -140,7 +140,7 @@ def test_a_file_exported_before_a_harm_shows_it(datalake_dsn: str, tmp_path: Pat
     [
         ("nowhere.jsonl", 2, "nowhere.jsonl is no file; expected one of `cryptopip digest export`"),
         ("host=127.0.0.1 port=1 dbname=x", 3, "cannot read digests: "),
-        ("{ingestor}", 3, "has no digests, so it is no datalake"),
+        ("{ingestor}", 3, "has no digests, dropped_chunks, so it is no datalake"),
     ],
 )
 def test_a_source_that_is_none_is_refused(datalake_dsn: str, ingestor_dsn: str, a: str, code: int, said: str) -> None:

@@ -198,3 +198,11 @@ def test_ids_that_begin_anew_among_older_ones_tell_nothing() -> None:
         event(({Decimal(1): Decimal(4)}, {}), first=13, last=13, second=2),
     ]
     assert [quote.best[1] for quote in chain_quotes(None, events)] == [1, 2]
+
+
+def test_whoever_takes_the_lead_tells_its_book_with_its_first_event_whatever_that_changes() -> None:
+    start = Start({Decimal(1): Decimal(1)}, {Decimal(2): Decimal(1)})
+    nothing = event(({}, {}))
+    told = [quote.best for quote in epoch_quotes(start, [nothing], is_new=True)]
+    assert told == [(Decimal(1), Decimal(1), Decimal(2), Decimal(1))]
+    assert list(epoch_quotes(start, [nothing], is_new=False)) == []
