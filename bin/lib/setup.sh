@@ -117,7 +117,8 @@ ensure_docker() {
         systemctl enable --now docker.service
     else
         mkdir -p "$cache/log"
-        setsid dockerd >"$cache/log/dockerd.log" 2>&1 </dev/null &
+        # Without the lock that a command may hold: the engine stays.
+        setsid dockerd >"$cache/log/dockerd.log" 2>&1 </dev/null 8>&- &
         note "systemd is not PID 1 here, so dockerd runs on its own; its log is .cache/log/dockerd.log"
     fi
     await 60 "the Docker engine" docker_answers

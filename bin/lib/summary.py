@@ -54,7 +54,7 @@ def main() -> None:
         f"""
 [bold]Connect[/bold]
   PGPASSWORD={password} psql "host={given.address} dbname=datalake user=cryptopip_reader \
-sslmode=verify-full sslrootcert=inventories/demo/ca/ca.crt"
+sslmode=verify-full sslrootcert={inventory / "ca" / "ca.crt"}"
   or, without a client here:
   docker exec -it {given.fleet}-db1 docker exec -it cryptopip-timescaledb psql -U postgres datalake
 

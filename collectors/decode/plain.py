@@ -11,8 +11,8 @@ from typing import Annotated, Any, Final, Protocol, runtime_checkable
 from msgspec import Meta, Raw, Struct
 
 STAMP_DIGITS: Final = 19
-Stamp = Annotated[int, Meta(ge=10**18, lt=2 * 10**18)]
-"""Our clock in ns from 2001 to 2033: nineteen digits that start with a 1."""
+Stamp = Annotated[int, Meta(ge=1_230_940_800 * 10**9, lt=2 * 10**18)]
+"""Our clock in ns from 2009 to 2033: nineteen digits that start with a 1."""
 
 
 class PlainTrades(Struct, gc=False):

@@ -112,6 +112,9 @@ def replay(  # noqa: PLR0917 - typer reads the command line from them
     """Load recorded files into an ingestor database; a file loaded before changes nothing.
 
     Example: cryptopip replay btcusdt_20240809.gz --exchange binance --universe universe.yml --dsn "dbname=ingestor"
+
+    Exit codes: 0 everything is among the rows, 1 something was parked, rejected or damaged (it is counted, and kept by
+    its place in the file), 2 wrong usage, 3 failure.
     """
     one = decoder(exchange)
     if universe is not None:
@@ -121,9 +124,11 @@ def replay(  # noqa: PLR0917 - typer reads the command line from them
     outcomes = replay_files(files, dsn, ingestor, one, progress=_show_progress)
     if as_json:
         typer.echo(json.dumps(msgspec.to_builtins(outcomes)))
-        return
-    for outcome in outcomes:
-        typer.echo(_describe(outcome))
+    else:
+        for outcome in outcomes:
+            typer.echo(_describe(outcome))
+    if any(each.totals.parked or each.totals.rejected or each.totals.damages for each in outcomes):
+        raise typer.Exit(1)
 
 
 def _show_progress(path: Path, totals: Totals, share: float) -> None:
@@ -138,5 +143,10 @@ def _describe(outcome: Outcome) -> str:
 
 def _sentence(totals: Totals) -> str:
     text = f"{totals.rows:,} rows of {totals.frames:,} frames in {totals.batches:,} batches"
-    kept = [f"{count:,} {word}" for count, word in ((totals.parked, "parked"), (totals.rejected, "rejected")) if count]
+    counts = (
+        (totals.parked, "parked"),
+        (totals.rejected, "rejected"),
+        (totals.damages, "damaged stretches that cannot be read"),
+    )
+    kept = [f"{count:,} {word}" for count, word in counts if count]
     return ", ".join([text, *kept])

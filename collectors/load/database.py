@@ -91,6 +91,14 @@ class Database:
         row = self._connection.execute("SELECT pg_try_advisory_lock(%s, %s)", (_LOCK_CLASS, self.stream.id)).fetchone()
         return row is not None and bool(row[0])
 
+    def damages(self, segment: str) -> int:
+        """How many stretches of a segment could not be read."""
+        row = self._connection.execute(
+            "SELECT count(*) FROM journal_damage WHERE stream_id = %s AND segment = %s", (self.stream.id, segment)
+        ).fetchone()
+        assert row is not None
+        return int(row[0])
+
     def last_batch(self) -> int:
         """Number of the stream's last batch, 0 before the first."""
         row = self._connection.execute(

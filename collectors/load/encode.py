@@ -25,6 +25,7 @@ from collectors.load.batch import Batch, Parked, Rejected, Stream
 from collectors.load.columns import Columns
 from collectors.load.coverage import Coverage, Tracker
 from collectors.load.text import (
+    FUNDING_TIMES_NS,
     RECEIVE_TIMES_NS,
     TIME_LIMIT_NS,
     Numbers,
@@ -341,7 +342,7 @@ class Encoder:
     def _derivative(self, d: Derivative, head: str) -> None:
         funding_time = "\\N"
         if d.funding_time is not None:
-            if d.funding_time not in RECEIVE_TIMES_NS:
+            if d.funding_time not in FUNDING_TIMES_NS:
                 raise UnsoundError
             funding_time = timestamp_text(d.funding_time)
         rate = self._number(d.funding_rate)
@@ -437,7 +438,7 @@ def _fault(event: Event) -> str | None:
         if text is not None and "\0" in text:
             return f"a NUL byte in {text[:80]!r}"
     due = event.funding_time if isinstance(event, Derivative) else None
-    if due is not None and due not in RECEIVE_TIMES_NS:
+    if due is not None and due not in FUNDING_TIMES_NS:
         return f"funding time {due} ns is not between 1970 and 2219"
     return None
 
@@ -492,7 +493,7 @@ def _text(value: str | None) -> str:
 
 
 def _wrong_time(recv_ns: int) -> DecodeError:
-    return DecodeError(f"receive time {recv_ns} ns is not between 1970 and 2219")
+    return DecodeError(f"receive time {recv_ns} ns is not between 2009 and 2099")
 
 
 def _sane(stamp: bytes, at: int) -> int:

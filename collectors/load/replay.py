@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from collectors.decode import Decoder
 from collectors.errors import CryptopipError
-from collectors.journal import Position, is_writer_alive
+from collectors.journal import Damage, Position, SegmentReader, is_writer_alive
 from collectors.journal.format import SEGMENT_NAME
 from collectors.load.database import Database, StreamTakenError
 from collectors.load.loader import LineReader, Session, Totals, read_lines, turns
@@ -38,7 +38,8 @@ def replay(
     """Load files in the order given; one that was loaded before, under whatever name, changes nothing.
 
     ``progress`` is told the file, its totals so far and the share of it that is read. Raises CaptureError,
-    StreamTakenError, psycopg.Error; what was committed until then stays, and a second call goes on behind it.
+    StreamTakenError, BetterCopyError, psycopg.Error; what was committed until then stays, and a second call goes on
+    behind it.
     """
     with turns(), Database(dsn, ingestor, decoder.exchange, decoder) as database:
         if not database.try_lock():
@@ -58,6 +59,8 @@ def _replay(path: Path, session: Session, progress: Callable[[Path, Totals, floa
                 raise StillWrittenError(f"{path}: a recorder still writes it; load it with `cryptopip load` instead")
             segment = path.name
             position, is_done = session.positions.get(segment, (Position(), False))
+            if is_done:
+                _refuse_better_copy(path, position, session.database)
             source, reader = SegmentSource(path, position), partial(read_lines, path)
         else:
             segment = capture_name(path)
@@ -82,6 +85,28 @@ def _replay(path: Path, session: Session, progress: Callable[[Path, Totals, floa
         session.close()
 
 
+def _refuse_better_copy(path: Path, position: Position, database: Database) -> None:
+    """Raise BetterCopyError where more can be read of a segment than was loaded of it."""
+    damages, end = 0, Position()
+    with SegmentReader(path) as reader:
+        for item in reader.read():
+            if isinstance(item, Damage):
+                damages += 1
+            else:
+                end = item.end
+        damages += reader.torn_tail() is not None
+    before = database.damages(path.name)
+    if end.line_offset <= position.line_offset and damages >= before:
+        return
+    exchange = database.stream.decoder.exchange
+    raise BetterCopyError(
+        f"{path}: {path.name} was loaded from a copy that could be read less far: up to byte {position.line_offset}"
+        f" (uncompressed) with {before} stretches damaged; this one up to byte {end.line_offset} with {damages}."
+        f" Nothing was changed. `cryptopip reload {exchange} {path.name}`, with this copy in the journal's folder,"
+        " loads it in place of the other."
+    )
+
+
 def _free_epoch(database: Database, segment: str, path: Path) -> int:
     """The first frame's receive time, or the next ns that no other file has taken."""
     taken = database.epochs()
@@ -103,3 +128,7 @@ def _capture_lines(path: Path, places: Sequence[tuple[int, int]]) -> Iterator[tu
 
 class StillWrittenError(CryptopipError):
     """A segment is not whole yet."""
+
+
+class BetterCopyError(CryptopipError):
+    """A segment was loaded from a damaged or shorter copy."""

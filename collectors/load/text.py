@@ -16,8 +16,10 @@ from collectors.events import Channel, Level
 
 TIME_LIMIT_NS: Final = 86_400 * 10**9
 """An event's time may differ from its receive time by this much."""
-RECEIVE_TIMES_NS: Final = range(250 * 365 * 86_400 * 10**9)
-"""1970 to 2219: what our own clock may say."""
+RECEIVE_TIMES_NS: Final = range(1_230_940_800 * 10**9, 4_102_444_800 * 10**9)
+"""2009 to 2099: what our own clock may say; the first block of Bitcoin is of 3 January 2009."""
+FUNDING_TIMES_NS: Final = range(250 * 365 * 86_400 * 10**9)
+"""1970 to 2219: what an exchange may say of when funding is due."""
 
 _PROVENANCE: Final[LiteralString] = "received_at, time, batch, epoch, stream_id, instrument_id"
 COLUMNS: Final[dict[Channel, LiteralString]] = {
