@@ -250,6 +250,9 @@ def fill(site: Site, database: str, *, chunks: int, rows: int) -> None:
         INSERT INTO other.child SELECT id, id / 7.0, '2026-01-01' FROM other.plain;
         CREATE FUNCTION other.stamp() RETURNS trigger LANGUAGE plpgsql
             AS $$BEGIN NEW.at := '2026-02-02'; RETURN NEW; END$$;
+        CREATE FUNCTION other.add(x text) RETURNS void LANGUAGE sql AS $$
+INSERT INTO other.plain (body) VALUES (x)
+$$;
         CREATE TRIGGER stamp BEFORE UPDATE ON other.child FOR EACH ROW EXECUTE FUNCTION other.stamp();
         CREATE SEQUENCE other.counter;
         SELECT setval('other.counter', 41);

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 # Runs in a container of the database image: $1 is the dump, $2 its format, $3 gzip where it is read through that. One
-# line for what matters, with a letter:
+# line for what matters, with a letter (INSERT where a table's data are told, as bodies of functions have it too):
 # C and N a table and its rows and bytes, M a row of TimescaleDB's metadata, S a statement, E the dump's last line.
 INSPECT = r"""
 set -euo pipefail
@@ -29,7 +29,8 @@ copying { rows++; bytes += length($0) + 1; if (metadata) print "M\t" $0; next }
     print "C\t" $0; copying = 1; rows = 0; bytes = 0; metadata = index($0, "COPY _timescaledb_catalog.metadata ") == 1
     next
 }
-/^INSERT INTO / { inserts = 1; next }
+/^-- (Data for )?Name: .*; Type: / { data = index($0, "-- Data for ") == 1; next }
+/^INSERT INTO / { inserts = inserts || data; next }
 /^(ALTER [^;]* OWNER TO |GRANT |ALTER DEFAULT PRIVILEGES |CREATE EXTENSION )/ { print "S\t" $0 }
 /^-- PostgreSQL database dump complete/ { print "E" }
 END { if (inserts) print "I" }'

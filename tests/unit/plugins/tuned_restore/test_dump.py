@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
+
 import pytest
 from ansible_collections.cryptopip.marketdata.plugins.module_utils.tuned_restore.dump import (
+    INSPECT,
     Contents,
     DumpError,
     check_contents_list,
@@ -58,6 +62,20 @@ def test_a_dump_with_inserts_and_one_without_the_catalog_are_refused() -> None:
         read_contents("E\nI")
     with pytest.raises(DumpError, match="not its version"):
         read_contents("\n".join([WHOLE[0], "E"]))
+
+
+@pytest.mark.parametrize("kind", ["FUNCTION", "TABLE DATA"])
+def test_rows_as_inserts_are_told_from_bodies_of_functions(tmp_path: Path, kind: str) -> None:
+    title = "Data for Name" if kind == "TABLE DATA" else "Name"
+    dump = tmp_path / "dump.sql"
+    dump.write_text(
+        f"--\n-- {title}: a; Type: {kind}; Schema: public; Owner: x\n--\n\nINSERT INTO public.a VALUES (1);\n"
+        "--\n-- Name: b; Type: TABLE; Schema: public; Owner: x\n--\n-- PostgreSQL database dump complete\n"
+    )
+    told = subprocess.run(
+        ["bash", "-c", INSPECT, "inspect", str(dump), "plain", "none"], capture_output=True, text=True, check=True
+    )
+    assert told.stdout.split() == (["E", "I"] if kind == "TABLE DATA" else ["E"])
 
 
 def test_a_dump_of_another_version_is_refused_with_both_versions_and_the_way_out() -> None:
