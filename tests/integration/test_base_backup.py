@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -252,7 +253,7 @@ def test_the_command_on_the_host_takes_removes_and_raises_alarms(site: Site) -> 
         site.pair.start_sidecar()
     assert raised.returncode == 1
     assert {alarm["name"] for alarm in json.loads(raised.stdout)["alarms"]} == {"archive", "backup", "unknown"}
-    assert "ALARM archive: 1 WAL segments wait" in raised.stderr
+    assert re.search(r"ALARM archive: [1-9][0-9]* WAL segments wait", raised.stderr), raised.stderr
     assert 'cryptopip_backup_alarm{alarm="archive"} 1' in (site.folder / "metrics" / "x.prom").read_text()
     assert (failed.returncode, "present failed" in failed.stderr, "retained failed" in failed.stderr) == (1, True, True)
     until(lambda: site.command("status", limit_archive_segments=0).returncode == 0, "the archive", 90, pause=1)

@@ -271,7 +271,7 @@ def test_what_removes_or_shows_the_demo_installs_no_docker(tmp_path: Path, argum
     left.touch()
     (tmp_path / "programs").mkdir()
     # Everything that is called on the way, and neither Docker nor apt.
-    for program in ("bash", "cut", "dirname", "env", "mkdir", "readlink", "rm", "sha256sum"):
+    for program in ("bash", "cut", "dirname", "env", "flock", "mkdir", "readlink", "rm", "sha256sum"):
         found = shutil.which(program)
         assert found
         (tmp_path / "programs" / program).symlink_to(found)
