@@ -96,6 +96,7 @@ class _DepthFrame(Struct, gc=False):
 _OPENING: Final = b' {"stream":"'
 _BRIEF: Final = _OPENING[:4]
 """Counted in less than half the time."""
+_CLOSING: Final = b"}}"
 _TRADE: Final = b'@trade","data":{"e":"trade",'
 _QUOTE: Final = b'@bookTicker","data":{"u":'
 _DEPTH: Final = b'","data":{"e":"depthUpdate",'
@@ -143,7 +144,7 @@ def _add_channels(out: Plain, lines: bytes) -> bool:
 def _all(lines: bytes, kind: bytes, decode: Callable[[bytes], list[Any]]) -> tuple[list[int], list[Any]] | None:
     """Receive times and events where every line is of this kind; raises WIRE_ERRORS where one is not what it seems."""
     count = lines.count(kind)
-    if count != count_of(lines, _BRIEF):
+    if count != count_of(lines, _BRIEF, _CLOSING):
         return None
     found = stamped(lines, count, decode)
     return None if found is None else (found[0], [frame.data for frame in found[1]])
@@ -174,7 +175,7 @@ def _parted(lines: bytes) -> tuple[list[bytes], bytes] | None:
 
 def _add_events(out: Plain, lines: bytes) -> bool:
     """Add trades and quotes; whether that is what all the lines are."""
-    found = stamped(lines, count_of(lines, _BRIEF), _decode)
+    found = stamped(lines, count_of(lines, _BRIEF, _CLOSING), _decode)
     if found is None:
         return False
     stamps, frames = found

@@ -67,14 +67,15 @@ class PlainDecoder(Protocol):
         """The events of whole lines ``<recv_ns> <payload>``; None unless each is a frame of exactly one plain event."""
 
 
-def count_of(lines: bytes, opening: bytes) -> int | None:
+def count_of(lines: bytes, opening: bytes, closing: bytes = b"}") -> int | None:
     """How many lines these are, where a JSON decoder that takes any white space for a separator sees the same ones.
 
     None otherwise: a newline behind a frame and before a stamp cannot stand inside a value, and here all are such.
-    ``opening`` is the space behind a stamp, and how every frame begins.
+    ``opening`` is the space behind a stamp, and how every frame begins; ``closing`` is how every frame ends.
     """
     count = len(lines) - len(lines.replace(b"\n", b""))  # eight times as fast as to count them
-    is_plain = lines[:1] == b"1" and lines[-2:] == b"}\n" and lines.count(b"}\n1") == count - 1
+    end = closing + b"\n"
+    is_plain = lines[:1] == b"1" and lines.endswith(end) and lines.count(end + b"1") == count - 1
     return count if is_plain and lines.count(opening) == count else None
 
 
