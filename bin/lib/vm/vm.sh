@@ -15,7 +15,7 @@ ensure_vm_image() {
     as_root rm -rf "$vm_image"
     step "Building the image of the emulated machine: Debian 13 with ZFS (about six minutes, once)"
     logged "$cache/log/vm-image.log" as_root "$root/bin/lib/vm/build_image" "$vm_image" \
-        "${mirror:-deb http://deb.debian.org/debian trixie main} contrib"
+        ${mirror:+"$mirror contrib"}
     as_root chown -R "$(id -u):$(id -g)" "$vm_image"
     touch "$vm_image/built"
 }
