@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Final
 from msgspec import UNSET, Raw, Struct, UnsetType
 from msgspec.json import Decoder as Json
 
-from collectors.decode.binance_plain import Id, ns, plain
+from collectors.decode.binance_plain import BookTicker, BookTickerFrame, Id, ns, plain
 from collectors.decode.contract import BookIds, Control, DecodeError, Decoder, Identity, Proof, Stream
 from collectors.decode.plain import Plain
 from collectors.decode.wire import WIRE_ERRORS
@@ -38,15 +38,6 @@ class _Trade(Struct, tag_field="e", tag="trade", gc=False):
     m: bool  # the buyer was the maker, so the taker sold
     b: int | None = None  # order ids: on the wire until 2023
     a: int | None = None
-
-
-class _Quote(Struct, gc=False):
-    s: str
-    u: Id
-    b: str
-    B: str
-    a: str
-    A: str
 
 
 class _Depth(Struct, tag_field="e", tag="depthUpdate", gc=False):
@@ -74,10 +65,6 @@ class _TradeFrame(Struct, gc=False):
     data: _Trade
 
 
-class _QuoteFrame(Struct, gc=False):
-    data: _Quote
-
-
 class _DepthFrame(Struct, gc=False):
     data: _Depth
 
@@ -100,11 +87,11 @@ class _Probe(Struct, gc=False):
 
 
 _trade = Json(_Trade).decode
-_quote = Json(_Quote).decode
+_quote = Json(BookTicker).decode
 _depth = Json(_Depth).decode
 _depth_ids = Json(_DepthIds).decode
 _trade_frame = Json(_TradeFrame).decode
-_quote_frame = Json(_QuoteFrame).decode
+_quote_frame = Json(BookTickerFrame).decode
 _depth_frame = Json(_DepthFrame).decode
 _depth_ids_frame = Json(_DepthIdsFrame).decode
 _snapshot = Json(_Snapshot).decode
@@ -120,7 +107,7 @@ def _from_trade(m: _Trade) -> tuple[Trade]:
     return (Trade(m.s, time, str(m.t), not m.m, m.p, m.q, buyer, seller),)
 
 
-def _from_quote(m: _Quote) -> tuple[Quote]:
+def _from_quote(m: BookTicker) -> tuple[Quote]:
     """``{"u":7,"s":"BTCUSDT","b":"1.1","B":"2.0","a":"1.2","A":"3.0"}``"""
     return (Quote(m.s, None, m.u, m.b, m.B, m.a, m.A),)
 

@@ -66,7 +66,9 @@ class _TradeFrame(Struct, gc=False):
     data: _Trade
 
 
-class _Quote(Struct, gc=False):
+class BookTicker(Struct, gc=False):
+    """The stream of that name: a quote."""
+
     s: str
     u: Id
     b: str
@@ -75,8 +77,10 @@ class _Quote(Struct, gc=False):
     A: str
 
 
-class _QuoteFrame(Struct, gc=False):
-    data: _Quote
+class BookTickerFrame(Struct, gc=False):
+    """One in a combined stream."""
+
+    data: BookTicker
 
 
 class _Depth(Struct, tag_field="e", tag="depthUpdate", gc=False):
@@ -105,7 +109,7 @@ _FIRST_LINE: Final = 128
 """Within so many bytes of a group's first line its kind shows."""
 _decode = Json(Stamp | _Frame).decode_lines
 _decode_trades = Json(Stamp | _TradeFrame).decode_lines
-_decode_quotes = Json(Stamp | _QuoteFrame).decode_lines
+_decode_quotes = Json(Stamp | BookTickerFrame).decode_lines
 _decode_depth = Json(Stamp | _DepthFrame).decode_lines
 
 
@@ -229,7 +233,7 @@ def _trades(stamps: list[int], found: Sequence[_Trade | _Event]) -> PlainTrades 
     )
 
 
-def _quotes(stamps: list[int], found: Sequence[_Quote | _Event]) -> PlainQuotes:
+def _quotes(stamps: list[int], found: Sequence[BookTicker | _Event]) -> PlainQuotes:
     columns: list[list[Any]] = [
         [m.b for m in found],
         [m.B for m in found],

@@ -34,11 +34,8 @@ class _Prefixes(dict[str, str]):
 class Columns:
     """Encodes what a decoder found in a group of lines. One use, for one batch."""
 
-    def __init__(
-        self, batch: Batch, numbers: Numbers, coverage: Coverage, ids: dict[str, int], provenance: str
-    ) -> None:
+    def __init__(self, batch: Batch, coverage: Coverage, ids: dict[str, int], provenance: str) -> None:
         self._rows = batch.rows
-        self._numbers = numbers
         self._coverage = coverage
         self._ids = ids
         self._provenance = provenance

@@ -86,7 +86,7 @@ class Encoder:
         self._plain: PlainDecoder | None = None
         if coverage is not None and not is_careful and isinstance(stream.decoder, PlainDecoder):
             self._plain = stream.decoder
-            self._columns = Columns(batch, self._numbers, coverage, ids, self._provenance)
+            self._columns = Columns(batch, coverage, ids, self._provenance)
 
     def lines(self, data: bytes, start: int, at: int) -> None:
         """Encode whole lines that start at ``start`` of the segment, committed at ``at``."""

@@ -1,7 +1,7 @@
 """COPY text from the wire's own strings. Pure.
 
 Numbers go into it as sent, so that what PostgreSQL would refuse, or worse take for something else (``1,2`` inside an
-array, ``NaN``, ``0x1F``), must be found before: ``are_numbers`` looks at a whole batch in one go.
+array, ``NaN``, ``0x1F``), must be found before: ``are_numbers`` looks at many in one go.
 """
 
 from __future__ import annotations
@@ -83,11 +83,6 @@ class Numbers:
         self.texts += both
         self._levels += 2 * (len(levels) - 1)
         return both
-
-    def add(self, others: Numbers) -> None:
-        """Have those looked at as well."""
-        self.texts += others.texts
-        self._levels += others._levels
 
     def are_sound(self) -> bool:
         """Whether each is a number."""
